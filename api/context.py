@@ -1,0 +1,33 @@
+"""What the routes work with, built when the process starts and handed to them explicitly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from shared.clock import Clock
+from shared.database.engine import Database
+from shared.line.producer import Producer
+from shared.line.replies import Replies
+from shared.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiContext:
+    """The servers and settings of one API process."""
+
+    settings: Settings
+    clock: Clock
+    database: Database
+    producer: Producer
+    replies: Replies
+
+
+def _context(request: Request) -> ApiContext:
+    context: ApiContext = request.app.state.context
+    return context
+
+
+Context = Annotated[ApiContext, Depends(_context)]

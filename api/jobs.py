@@ -1,0 +1,145 @@
+"""A job as the HTTP API shows it, from whichever place knows it."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from starlette.concurrency import run_in_threadpool
+
+from api.context import ApiContext
+from api.problems import ProblemDocument, outcome_problem
+from shared.clock import format_time
+from shared.database import statements
+from shared.domain import CommandKind, JobStatus
+from shared.line.producer import Acceptance, JobRecord, Submission
+from shared.records import BookingView, JobResult, LedgerRecord, job_result
+
+
+class JobDocument(TypedDict):
+    """A job as JSON."""
+
+    id: str
+    kind: str
+    event_id: str
+    status: str
+    done: bool
+    created_at: str
+    finished_at: str | None
+    position: int
+    ahead: int
+    estimated_wait_seconds: float | None
+    booking_id: str | None
+    booking: BookingView | None
+    error: ProblemDocument | None
+
+
+async def read_job_document(context: ApiContext, job_id: str, *, reply_to: str = "") -> JobDocument | None:
+    """A job: from Redis while it is recent, from the ledger for ever after; None if there is none.
+
+    Raises:
+        TemporarilyUnavailable: the place that would know it does not answer.
+    """
+    record = await context.producer.read_job(job_id, reply_to=reply_to)
+    if record is not None:
+        return _document_of_record(record)
+    entry = await run_in_threadpool(_find_ledger_record, context, job_id)
+    return None if entry is None else _document_of_entry(entry)
+
+
+def accepted_document(submission: Submission, acceptance: Acceptance) -> JobDocument:
+    """A job that has just been accepted."""
+    payload = submission.payload
+    return _waiting_document(
+        job_id=submission.job_id,
+        kind=payload["kind"],
+        event_id=submission.event_id,
+        created_at=format_time(acceptance.accepted_at),
+        position=acceptance.position,
+        applied=acceptance.applied,
+        rate=acceptance.rate,
+        booking_id=_booking_id(submission.job_id, payload["kind"], payload.get("booking_id")),
+    )
+
+
+def finished_document(waiting: JobDocument, result: JobResult) -> JobDocument:
+    """The same job with its outcome."""
+    return {
+        **waiting,
+        "status": result["status"],
+        "done": True,
+        "finished_at": result["applied_at"],
+        "ahead": 0,
+        "estimated_wait_seconds": None,
+        "booking_id": result["booking_id"],
+        "booking": result["detail"].get("booking"),
+        "error": outcome_problem(result),
+    }
+
+
+def _document_of_record(record: JobRecord) -> JobDocument:
+    payload = record.payload or {}
+    kind = payload.get("kind", CommandKind.UNKNOWN.value)
+    waiting = _waiting_document(
+        job_id=record.job_id,
+        kind=kind,
+        event_id=record.event_id,
+        created_at=format_time(record.accepted_at),
+        position=record.position,
+        applied=record.applied,
+        rate=record.rate,
+        booking_id=_booking_id(record.job_id, kind, payload.get("booking_id")),
+    )
+    return waiting if record.result is None else finished_document(waiting, record.result)
+
+
+def _document_of_entry(entry: LedgerRecord) -> JobDocument:
+    waiting = _waiting_document(
+        job_id=entry.job_id,
+        kind=entry.kind.value,
+        event_id=entry.event_id,
+        created_at=format_time(entry.accepted_at),
+        position=entry.position,
+        applied=entry.position,
+        rate=None,
+        booking_id=entry.booking_id,
+    )
+    return finished_document(waiting, job_result(entry))
+
+
+def _waiting_document(
+    *,
+    job_id: str,
+    kind: str,
+    event_id: str,
+    created_at: str,
+    position: int,
+    applied: int,
+    rate: float | None,
+    booking_id: str | None,
+) -> JobDocument:
+    ahead = max(position - applied - 1, 0)
+    return JobDocument(
+        id=job_id,
+        kind=kind,
+        event_id=event_id,
+        status=JobStatus.QUEUED.value,
+        done=False,
+        created_at=created_at,
+        finished_at=None,
+        position=position,
+        ahead=ahead,
+        estimated_wait_seconds=round(ahead / rate, 3) if rate else None,
+        booking_id=booking_id,
+        booking=None,
+        error=None,
+    )
+
+
+def _booking_id(job_id: str, kind: str, named: str | None) -> str | None:
+    """A booking has the id of its command, so a client can name it before it exists."""
+    return job_id if kind == CommandKind.BOOK else named
+
+
+def _find_ledger_record(context: ApiContext, job_id: str) -> LedgerRecord | None:
+    with context.database.transaction() as connection:
+        return statements.find_ledger_records(connection, [job_id]).get(job_id)

@@ -1,0 +1,64 @@
+"""The application: `uvicorn api.main:app`. Servers and clients are built when it starts, not at import."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from api.body_limit import BodyLimit
+from api.context import ApiContext
+from api.problems import install_problem_handlers
+from api.routes import bookings, events, health, jobs
+from shared.clock import SystemClock
+from shared.database.engine import Database
+from shared.identifiers import new_id
+from shared.line.connections import connect_async
+from shared.line.producer import Producer
+from shared.line.replies import Replies
+from shared.log import configure_logging
+from shared.settings import load_settings
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    configure_logging()
+    settings = load_settings()
+    clock = SystemClock()
+    client = connect_async(settings)
+    database = Database(settings, connections_max=settings.api_database_connections_max)
+    producer = Producer(client, clock, line_length_max=settings.line_length_max)
+    replies = Replies(client, producer, process_id=new_id())
+    app.state.context = ApiContext(
+        settings=settings, clock=clock, database=database, producer=producer, replies=replies
+    )
+    replies.start()
+    try:
+        yield
+    finally:
+        await replies.stop()
+        await client.aclose()
+        database.close()
+
+
+def create_app() -> FastAPI:
+    """Build the application; it connects to nothing before it starts."""
+    app = FastAPI(
+        title="Onsale",
+        summary="Sells tickets when everyone comes at once.",
+        description=(
+            "Submit a command, get its place in line (202), poll the job or wait for it with"
+            " `Prefer: wait=N`. Every error is `application/problem+json`."
+        ),
+        version="0.1.0",
+        lifespan=_lifespan,
+    )
+    install_problem_handlers(app)
+    app.add_middleware(BodyLimit)
+    for module in (events, bookings, jobs, health):
+        app.include_router(module.router)
+    return app
+
+
+app = create_app()

@@ -1,0 +1,43 @@
+"""What the OpenAPI document says of the answers that several routes share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.problems import PROBLEM_MEDIA_TYPE
+from api.schemas import Problem
+
+_STRING = {"type": "string"}
+_INTEGER = {"type": "integer"}
+
+
+def _problem(status: int, description: str) -> dict[int | str, dict[str, Any]]:
+    return {
+        status: {
+            "description": description,
+            "content": {PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+        }
+    }
+
+
+PROBLEMS: dict[int, dict[int | str, dict[str, Any]]] = {
+    status: _problem(status, description)
+    for status, description in {
+        404: "there is no such thing",
+        413: "the body is too large",
+        422: "a field is wrong",
+        429: "the line is full; see Retry-After",
+        503: "a server that is needed does not answer; see Retry-After",
+    }.items()
+}
+REFUSED = _problem(400, "refused by the rules, if the client waited for it")
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {
+        "description": "accepted, durably, at this position in line",
+        "headers": {
+            "Location": {"description": "the job", "schema": _STRING},
+            "Retry-After": {"description": "seconds until it is worth to ask", "schema": _INTEGER},
+            "Preference-Applied": {"description": "the wait that was honoured", "schema": _STRING},
+        },
+    }
+}

@@ -1,0 +1,208 @@
+"""The one place that maps what went wrong, or was refused, to an HTTP status and a problem (RFC 9457)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from shared import limits
+from shared.domain import OutcomeCode
+from shared.errors import EventNotFound, LineFull, OnsaleError, TemporarilyUnavailable
+from shared.log import log_event
+from shared.records import JobResult
+
+logger = logging.getLogger(__name__)
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 1
+
+
+class ProblemDocument(TypedDict, total=False):
+    """A problem as JSON."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[dict[str, str]]
+    available_tickets: int
+    held_tickets: int
+    max_tickets_per_user: int
+
+
+class ProblemError(Exception):
+    """Ends a request with this problem."""
+
+    def __init__(self, problem: ProblemDocument, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(problem["detail"])
+        self.problem = problem
+        self.headers = dict(headers or {})
+
+
+def problem(type_name: str, title: str, status: int, detail: str) -> ProblemDocument:
+    """A problem without further members."""
+    return ProblemDocument(type=type_name, title=title, status=status, detail=detail)
+
+
+def event_not_found(event_id: str) -> ProblemDocument:
+    """There is no such event."""
+    return problem(
+        "event-not-found",
+        "Event not found",
+        404,
+        f"There is no event {event_id!r}. Use an id that POST /events has given.",
+    )
+
+
+def booking_not_found(booking_id: str) -> ProblemDocument:
+    """There is no such booking."""
+    return problem(
+        "booking-not-found",
+        "Booking not found",
+        404,
+        f"There is no booking {booking_id!r}. Use the booking_id of a job that succeeded.",
+    )
+
+
+def job_not_found(job_id: str) -> ProblemDocument:
+    """There is no such job."""
+    return problem(
+        "job-not-found",
+        "Job not found",
+        404,
+        f"There is no job {job_id!r}. Use the id that a submit has given.",
+    )
+
+
+def outcome_problem(result: JobResult) -> ProblemDocument | None:
+    """The problem that a job's outcome is to its client, or None if the command succeeded."""
+    detail = result["detail"]
+    match OutcomeCode(result["outcome"]):
+        case OutcomeCode.BOOKED | OutcomeCode.CANCELLED:
+            return None
+        case OutcomeCode.NOT_ENOUGH_TICKETS:
+            left = detail["available_tickets"]
+            refusal = problem(
+                "not-enough-tickets",
+                "Not enough tickets left",
+                400,
+                f"{left} tickets are left. Ask for that many at most, or try again when some are returned.",
+            )
+            return refusal | ProblemDocument(available_tickets=left)
+        case OutcomeCode.USER_LIMIT_EXCEEDED:
+            held, limit = detail["held_tickets"], detail["max_tickets_per_user"]
+            refusal = problem(
+                "user-limit-exceeded",
+                "Limit per user exceeded",
+                400,
+                f"The user holds {held} of at most {limit} tickets. Ask for fewer, or cancel one first.",
+            )
+            return refusal | ProblemDocument(held_tickets=held, max_tickets_per_user=limit)
+        case OutcomeCode.ALREADY_CANCELLED:
+            return problem(
+                "already-cancelled",
+                "Booking already cancelled",
+                400,
+                "The booking was cancelled before; there is nothing left to do.",
+            )
+        case OutcomeCode.BOOKING_NOT_FOUND:
+            return booking_not_found(result["booking_id"] or "")
+        case (
+            OutcomeCode.COMMAND_UNREADABLE | OutcomeCode.EVENT_NOT_FOUND | OutcomeCode.POSITION_TAKEN
+        ) as code:
+            reason = detail.get("reason", "")
+            return problem(code.value, "The command could not be applied", 500, f"{reason}. Submit it again.")
+
+
+def problem_response(document: ProblemDocument, headers: Mapping[str, str] | None = None) -> Response:
+    """A problem as the answer to a request."""
+    return Response(
+        json.dumps(document), document["status"], dict(headers or {}), media_type=PROBLEM_MEDIA_TYPE
+    )
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Make every error of this application a problem, those of the framework too."""
+    app.add_exception_handler(ProblemError, _answer_problem)
+    app.add_exception_handler(RequestValidationError, _answer_invalid_request)
+    app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_exception_handler(OnsaleError, _answer_onsale_error)
+    app.add_exception_handler(Exception, _answer_unexpected)
+
+
+def _answer_problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)
+    return problem_response(error.problem, error.headers)
+
+
+def _answer_invalid_request(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    fields = [{"field": _field_name(entry["loc"]), "message": entry["msg"]} for entry in error.errors()]
+    named = "; ".join(f"{field['field']}: {field['message']}" for field in fields)
+    document = problem("invalid-request", "Invalid request", 422, f"Correct these fields: {named}.")
+    return problem_response(document | ProblemDocument(errors=fields))
+
+
+def _field_name(location: Sequence[Any]) -> str:
+    """`body.ticket_count` is the client's `ticket_count`; an error of the whole body is in `body`."""
+    inner = [str(part) for part in location[1:] if not isinstance(part, int)]
+    return ".".join(inner) or str(location[0])
+
+
+def _answer_http_exception(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 413:
+        return problem_response(body_too_large(), error.headers)
+    titles = {
+        404: ("not-found", "Not found", "There is nothing at this path. See /docs for the paths."),
+        405: ("method-not-allowed", "Method not allowed", "See the Allow header for what this path takes."),
+    }
+    type_name, title, detail = titles.get(
+        error.status_code, ("http-error", "Request failed", str(error.detail))
+    )
+    return problem_response(problem(type_name, title, error.status_code, detail), error.headers)
+
+
+def _answer_onsale_error(request: Request, error: Exception) -> Response:
+    retry = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    if isinstance(error, EventNotFound):
+        return problem_response(event_not_found(str(request.path_params.get("event_id", ""))))
+    if isinstance(error, LineFull):
+        document = problem(
+            "line-full", "The line is full", 429, f"{error} Try again after Retry-After seconds."
+        )
+        return problem_response(document, retry)
+    if isinstance(error, TemporarilyUnavailable):
+        log_event(logger, logging.WARNING, "temporarily unavailable", path=request.url.path, reason=error)
+        document = problem(
+            "temporarily-unavailable",
+            "Temporarily unavailable",
+            503,
+            "A server that is needed does not answer. Try again after Retry-After seconds.",
+        )
+        return problem_response(document, retry)
+    return _answer_unexpected(request, error)
+
+
+def _answer_unexpected(request: Request, error: Exception) -> Response:
+    """Starlette logs the traceback of what arrives here."""
+    log_event(logger, logging.ERROR, "unexpected error", path=request.url.path, reason=repr(error))
+    return problem_response(
+        problem("internal-error", "Internal error", 500, "Something went wrong on our side. Try again later.")
+    )
+
+
+def body_too_large() -> ProblemDocument:
+    """The request's body is over the bound."""
+    return problem(
+        "body-too-large",
+        "Body too large",
+        413,
+        f"The body may have {limits.REQUEST_BODY_BYTES_MAX} bytes at most. Send a smaller one.",
+    )

@@ -1,0 +1,100 @@
+"""Bookings: ask for tickets, give them back, look at what was sold."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Response
+from starlette.concurrency import run_in_threadpool
+
+from api.context import ApiContext, Context
+from api.openapi import ACCEPTED, PROBLEMS, REFUSED
+from api.problems import ProblemError, booking_not_found, event_not_found
+from api.schemas import Booking, BookingRequest, Job
+from api.submit import json_response, submit_command
+from shared.database import statements
+from shared.domain import CommandKind, OutcomeCode
+from shared.identifiers import canonical_id
+from shared.line.codec import book_payload, cancel_payload
+from shared.records import BookingRecord, booking_view
+
+router = APIRouter(tags=["bookings"])
+
+Prefer = Annotated[str | None, Header(description="`wait=N`: wait up to N seconds for the result")]
+
+
+@router.post(
+    "/events/{event_id}/bookings",
+    status_code=202,
+    response_model=Job,
+    summary="Book tickets",
+    responses={
+        201: {"model": Booking, "description": "booked, if the client waited for it"},
+        **ACCEPTED,
+        **REFUSED,
+        **PROBLEMS[404],
+        **PROBLEMS[413],
+        **PROBLEMS[422],
+        **PROBLEMS[429],
+        **PROBLEMS[503],
+    },
+)
+async def book(event_id: str, request: BookingRequest, context: Context, prefer: Prefer = None) -> Response:
+    """The command gets its place in the event's line, which is kept for ever. Poll the job for the result."""
+    id = canonical_id(event_id)
+    if id is None:
+        raise ProblemError(event_not_found(event_id))
+    return await submit_command(context, id, book_payload(request.user_id, request.ticket_count), prefer)
+
+
+@router.delete(
+    "/bookings/{booking_id}",
+    status_code=202,
+    response_model=Job,
+    summary="Cancel a booking",
+    responses={
+        200: {"model": Booking, "description": "cancelled, if the client waited for it"},
+        **ACCEPTED,
+        **REFUSED,
+        **PROBLEMS[404],
+        **PROBLEMS[429],
+        **PROBLEMS[503],
+    },
+)
+async def cancel(booking_id: str, context: Context, prefer: Prefer = None) -> Response:
+    """The command stands in the same line as the bookings; a booking that still waits can be cancelled."""
+    id = canonical_id(booking_id)
+    event_id = None if id is None else await _event_of_booking(context, id)
+    if id is None or event_id is None:
+        raise ProblemError(booking_not_found(booking_id))
+    return await submit_command(context, event_id, cancel_payload(id), prefer)
+
+
+@router.get(
+    "/bookings/{booking_id}",
+    response_model=Booking,
+    summary="Look at a booking",
+    responses={**PROBLEMS[404], **PROBLEMS[503]},
+)
+async def get_booking(booking_id: str, context: Context) -> Response:
+    """As PostgreSQL has it."""
+    id = canonical_id(booking_id)
+    booking = None if id is None else await run_in_threadpool(_find_booking, context, id)
+    if booking is None:
+        raise ProblemError(booking_not_found(booking_id))
+    return json_response(booking_view(booking))
+
+
+async def _event_of_booking(context: ApiContext, booking_id: str) -> str | None:
+    """The event in whose line the booking was, or still is; None if no booking came or can come of it."""
+    job = await context.producer.read_job(booking_id)
+    if job is not None and job.payload is not None and job.payload["kind"] == CommandKind.BOOK:
+        refused = job.result is not None and job.result["outcome"] != OutcomeCode.BOOKED
+        return None if refused else job.event_id
+    booking = await run_in_threadpool(_find_booking, context, booking_id)
+    return None if booking is None else booking.event_id
+
+
+def _find_booking(context: ApiContext, booking_id: str) -> BookingRecord | None:
+    with context.database.transaction() as connection:
+        return statements.find_bookings(connection, [booking_id]).get(booking_id)

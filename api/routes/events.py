@@ -1,0 +1,85 @@
+"""Events: put one on sale, and look at it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Response
+from starlette.concurrency import run_in_threadpool
+
+from api.context import ApiContext, Context
+from api.openapi import PROBLEMS
+from api.problems import ProblemError, event_not_found
+from api.schemas import Event, EventRequest
+from api.submit import find_event, json_response
+from shared import limits
+from shared.database import statements
+from shared.identifiers import canonical_id, new_id
+from shared.records import EventRecord, EventView, event_view
+
+router = APIRouter(tags=["events"])
+
+_LOCATION: dict[str, Any] = {"Location": {"description": "the new event", "schema": {"type": "string"}}}
+_ETAG: dict[str, Any] = {"ETag": {"description": "changes with the event", "schema": {"type": "string"}}}
+
+
+@router.post(
+    "/events",
+    status_code=201,
+    response_model=Event,
+    summary="Put an event on sale",
+    responses={201: {"headers": _LOCATION}, **PROBLEMS[413], **PROBLEMS[422], **PROBLEMS[503]},
+)
+async def create_event(request: EventRequest, context: Context) -> Response:
+    """All tickets are for sale at once."""
+    event = EventRecord(
+        id=new_id(),
+        name=request.name,
+        total_tickets=request.total_tickets,
+        available_tickets=request.total_tickets,
+        max_tickets_per_user=limits.MAX_TICKETS_PER_USER_DEFAULT,
+        applied_position=0,
+        fencing_token=0,
+        created_at=context.clock.now(),
+    )
+    await run_in_threadpool(_insert_event, context, event)
+    return json_response(event_view(event), 201, {"Location": f"/events/{event.id}"})
+
+
+@router.get(
+    "/events/{event_id}",
+    response_model=Event,
+    summary="Look at an event",
+    responses={
+        200: {"headers": _ETAG},
+        304: {"description": "it has not changed since the ETag that was sent"},
+        **PROBLEMS[404],
+        **PROBLEMS[503],
+    },
+)
+async def get_event(
+    event_id: str, context: Context, if_none_match: Annotated[str | None, Header()] = None
+) -> Response:
+    """As of the last applied batch."""
+    id = canonical_id(event_id)
+    if id is None:
+        raise ProblemError(event_not_found(event_id))
+    view, applied = await _read_event(context, id)
+    etag = f'"{applied}"'
+    headers = {"ETag": etag, "Cache-Control": "no-cache"}
+    if if_none_match is not None and etag in (tag.strip() for tag in if_none_match.split(",")):
+        return Response(status_code=304, headers=headers)
+    return json_response(view, 200, headers)
+
+
+async def _read_event(context: ApiContext, event_id: str) -> tuple[EventView, int]:
+    known = await context.producer.read_event(event_id)
+    if known is not None:
+        return known
+    event = await find_event(context, event_id)
+    return event_view(event), event.applied_position
+
+
+def _insert_event(context: ApiContext, event: EventRecord) -> None:
+    with context.database.transaction() as connection:
+        statements.insert_event(connection, event)

@@ -1,0 +1,115 @@
+"""The road of a command through the API: accept it, and wait for its result if the client wants to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Response
+from starlette.concurrency import run_in_threadpool
+
+from api.context import ApiContext
+from api.jobs import JobDocument, accepted_document, finished_document, read_job_document
+from api.prefer import preferred_wait_seconds
+from api.problems import ProblemError, event_not_found, problem_response
+from shared.database import statements
+from shared.domain import CommandKind
+from shared.errors import EventNotFound
+from shared.identifiers import new_id
+from shared.line.producer import Acceptance, Submission
+from shared.records import CommandPayload, EventRecord, event_view
+
+_RETRY_AFTER_SECONDS_MAX = 30
+
+
+async def submit_command(
+    context: ApiContext, event_id: str, payload: CommandPayload, prefer: str | None
+) -> Response:
+    """Put a command on its event's line; answer 202, or the result if the client waits and it comes in time.
+
+    Raises:
+        ProblemError: there is no such event.
+        LineFull, TemporarilyUnavailable: it was not accepted.
+    """
+    wait_seconds = preferred_wait_seconds(prefer, seconds_max=context.settings.wait_seconds_max)
+    if not wait_seconds:
+        submission = Submission(job_id=new_id(), event_id=event_id, payload=payload)
+        return job_accepted(accepted_document(submission, await _accept(context, submission)))
+    submission = Submission(
+        job_id=new_id(), event_id=event_id, payload=payload, reply_to=context.replies.channel
+    )
+    async with context.replies.expect(submission.job_id) as reply:
+        waiting = accepted_document(submission, await _accept(context, submission))
+        try:
+            job = finished_document(waiting, await asyncio.wait_for(reply, wait_seconds))
+        except TimeoutError:
+            job = await read_job_document(context, submission.job_id) or waiting
+    applied = {"Preference-Applied": f"wait={wait_seconds:.0f}"}
+    return _final_answer(job, applied) if job["done"] else job_accepted(job, applied)
+
+
+def job_accepted(job: JobDocument, headers: Mapping[str, str] | None = None) -> Response:
+    """202 with the job, where to ask for it and when."""
+    return json_response(
+        job,
+        202,
+        {
+            "Location": f"/jobs/{job['id']}",
+            "Retry-After": str(retry_after_seconds(job)),
+            "Vary": "Prefer",
+            **(headers or {}),
+        },
+    )
+
+
+def retry_after_seconds(job: JobDocument) -> int:
+    """When it is worth to ask again: whole seconds, at least one."""
+    estimate = job["estimated_wait_seconds"] or 0
+    return max(1, min(math.ceil(estimate), _RETRY_AFTER_SECONDS_MAX))
+
+
+def json_response(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """JSON that has its final form already."""
+    return Response(json.dumps(document), status, dict(headers or {}), media_type="application/json")
+
+
+async def find_event(context: ApiContext, event_id: str) -> EventRecord:
+    """An event from PostgreSQL, which is then known to Redis too.
+
+    Raises:
+        ProblemError: there is no such event.
+        TemporarilyUnavailable: PostgreSQL or Redis does not answer.
+    """
+
+    def find() -> EventRecord | None:
+        with context.database.transaction() as connection:
+            return statements.find_event(connection, event_id)
+
+    event = await run_in_threadpool(find)
+    if event is None:
+        raise ProblemError(event_not_found(event_id))
+    await context.producer.seed_event(
+        event_view(event), applied_position=event.applied_position, fencing_token=event.fencing_token
+    )
+    return event
+
+
+async def _accept(context: ApiContext, submission: Submission) -> Acceptance:
+    try:
+        return await context.producer.submit(submission)
+    except EventNotFound:
+        await find_event(context, submission.event_id)
+        return await context.producer.submit(submission)
+
+
+def _final_answer(job: JobDocument, headers: Mapping[str, Any]) -> Response:
+    """What a synchronous API would have said."""
+    vary = {"Vary": "Prefer", **headers}
+    if job["error"] is not None:
+        return problem_response(job["error"], vary)
+    if job["kind"] == CommandKind.BOOK:
+        return json_response(job["booking"], 201, {"Location": f"/bookings/{job['booking_id']}", **vary})
+    return json_response(job["booking"], 200, vary)

@@ -1,0 +1,1 @@
+"""What api and worker have in common: the vocabulary, the rules, the database, the line."""

@@ -1,0 +1,47 @@
+"""Where time comes from, and the one way in which it is written down."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+_TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+class Clock(Protocol):
+    """Tells the time; passed in, so that a test can stop or move it."""
+
+    def now(self) -> datetime:
+        """The time of day, in UTC."""
+        ...
+
+    def monotonic_seconds(self) -> float:
+        """Seconds since some moment; never goes back."""
+        ...
+
+
+class SystemClock:
+    """The clock of the machine."""
+
+    def now(self) -> datetime:
+        """The time of day, in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic_seconds(self) -> float:
+        """Seconds since some moment; never goes back."""
+        return time.monotonic()
+
+
+def format_time(moment: datetime) -> str:
+    """Write a time as RQ does (`2026-11-23T10:00:00.000000Z`); the dashboard reads no other form."""
+    return moment.astimezone(UTC).strftime(_TIME_FORMAT)
+
+
+def parse_time(text: str) -> datetime:
+    """Read a time that `format_time` or RQ wrote.
+
+    Raises:
+        ValueError: the text has another form.
+    """
+    return datetime.strptime(text, _TIME_FORMAT).replace(tzinfo=UTC)

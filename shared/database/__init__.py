@@ -1,0 +1,1 @@
+"""PostgreSQL: the tables, every SQL statement, the one context manager that commits, the migrations."""

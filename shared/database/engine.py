@@ -1,0 +1,65 @@
+"""The way to PostgreSQL, and the one context manager that commits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
+
+from shared.errors import DatabaseUnavailable
+from shared.settings import Settings
+
+_SET_TIME_LIMITS = text(
+    "SELECT set_config('lock_timeout', :lock_timeout, true),"
+    " set_config('statement_timeout', :statement_timeout, true)"
+)
+
+
+class Database:
+    """A pool of connections. Nothing is connected before the first transaction."""
+
+    def __init__(self, settings: Settings, *, connections_max: int) -> None:
+        self._time_limits = {
+            "lock_timeout": f"{settings.lock_timeout_ms}ms",
+            "statement_timeout": f"{settings.statement_timeout_ms}ms",
+        }
+        self.engine = create_engine(
+            settings.database_url.replace("postgresql://", "postgresql+psycopg2://", 1),
+            pool_size=connections_max,
+            max_overflow=0,
+            pool_timeout=settings.database_connect_seconds,
+            connect_args={
+                "connect_timeout": settings.database_connect_seconds,
+                "application_name": "onsale",
+            },
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction: committed at the end of the block, rolled back if the block raises.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL can't be reached, ended the connection, or a time limit
+                passed.
+        """
+        try:
+            with self.engine.begin() as connection:
+                connection.execute(_SET_TIME_LIMITS, self._time_limits)
+                yield connection
+        except (OperationalError, InterfaceError, TimeoutError) as error:
+            raise DatabaseUnavailable(f"PostgreSQL: {_first_line(error)}") from error
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise DatabaseUnavailable(f"PostgreSQL: {_first_line(error)}") from error
+            raise
+
+    def close(self) -> None:
+        """Close every idle connection; one in use is closed when it comes back."""
+        self.engine.dispose()
+
+
+def _first_line(error: Exception) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0]

@@ -1,0 +1,34 @@
+"""Bring the schema up to date, once, however many processes ask for it at the same time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, create_engine, text
+
+MIGRATION_LOCK = 0x4F4E53414C45
+"""Key of the advisory lock under which migrations run: the bytes of `ONSALE`."""
+
+
+def migrate(database_url: str) -> None:
+    """Run every migration that this database has not seen. Waits for another process that does the same.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: PostgreSQL can't be reached.
+    """
+    engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg2://", 1))
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+            command.upgrade(_configuration(connection), "head")
+    finally:
+        engine.dispose()
+
+
+def _configuration(connection: Connection) -> Config:
+    configuration = Config()
+    configuration.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    configuration.attributes["connection"] = connection
+    return configuration

@@ -1,0 +1,8 @@
+"""Alembic's entry: run the migrations on the connection that `migrate` hands over."""
+
+from alembic import context
+
+from shared.database.tables import metadata
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+context.run_migrations()

@@ -1,0 +1,230 @@
+"""Every SQL statement, as functions named for what they are for. Call them inside a transaction."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Text, Uuid, bindparam, cast, func, insert, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from shared.database.tables import bookings, events, ledger
+from shared.domain import BookingStatus, CommandKind, OutcomeCode
+from shared.records import BookingRecord, EventRecord, LedgerRecord
+
+_COPY_BOOKINGS = (
+    "COPY bookings (id, event_id, user_id, ticket_count, status, created_at, updated_at)"
+    " FROM STDIN WITH (FORMAT csv)"
+)
+_COPY_LEDGER = (
+    "COPY ledger (job_id, event_id, position, kind, payload, outcome, detail, booking_id,"
+    " accepted_at, applied_at) FROM STDIN WITH (FORMAT csv)"
+)
+
+_EVENT_COLUMNS = (
+    events.c.id,
+    events.c.name,
+    events.c.total_tickets,
+    events.c.available_tickets,
+    events.c.max_tickets_per_user,
+    events.c.applied_position,
+    events.c.fencing_token,
+    events.c.created_at,
+)
+_SELECT_EVENT = select(*_EVENT_COLUMNS).where(events.c.id == bindparam("event_id"))
+_LOCK_EVENT = _SELECT_EVENT.with_for_update()
+_SELECT_HOLDINGS = (
+    select(bookings.c.user_id, func.sum(bookings.c.ticket_count))
+    .where(
+        bookings.c.event_id == bindparam("event_id"),
+        bookings.c.user_id == func.any(bindparam("user_ids")),
+        bookings.c.status == BookingStatus.ACTIVE.value,
+    )
+    .group_by(bookings.c.user_id)
+)
+_ANY_OF_IDS = func.any(cast(bindparam("ids", type_=Text), ARRAY(Uuid(as_uuid=False))))
+_SELECT_BOOKINGS = select(bookings).where(bookings.c.id == _ANY_OF_IDS)
+_SELECT_LEDGER = select(ledger).where(ledger.c.job_id == _ANY_OF_IDS)
+
+
+def insert_event(connection: Connection, event: EventRecord) -> None:
+    """Add an event with all its tickets for sale."""
+    connection.execute(
+        insert(events).values(
+            id=event.id,
+            name=event.name,
+            total_tickets=event.total_tickets,
+            available_tickets=event.available_tickets,
+            max_tickets_per_user=event.max_tickets_per_user,
+            created_at=event.created_at,
+            updated_at=event.created_at,
+        )
+    )
+
+
+def find_event(connection: Connection, event_id: str) -> EventRecord | None:
+    """Read an event without locking it."""
+    row = connection.execute(_SELECT_EVENT, {"event_id": event_id}).one_or_none()
+    return None if row is None else _event_record(row)
+
+
+def lock_event(connection: Connection, event_id: str) -> EventRecord | None:
+    """Read an event and hold its row lock until the transaction ends.
+
+    Raises:
+        RuntimeError: not called inside a transaction, where the lock would be gone at once.
+    """
+    if not connection.in_transaction():
+        raise RuntimeError("lock_event needs a transaction")
+    row = connection.execute(_LOCK_EVENT, {"event_id": event_id}).one_or_none()
+    return None if row is None else _event_record(row)
+
+
+def lock_missing_event(connection: Connection, event_id: str) -> None:
+    """Let one transaction at a time work on an event that has no row to lock."""
+    connection.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended(:event_id, 0))"), {"event_id": event_id}
+    )
+
+
+def last_ledger_position(connection: Connection, event_id: str) -> int:
+    """The newest position in an event's ledger, 0 if it has none."""
+    newest = connection.execute(select(func.max(ledger.c.position)).where(ledger.c.event_id == event_id))
+    return newest.scalar() or 0
+
+
+def active_tickets_by_user(connection: Connection, event_id: str, user_ids: Iterable[str]) -> dict[str, int]:
+    """The active tickets of each of these users at this event; who has none is left out."""
+    rows = connection.execute(_SELECT_HOLDINGS, {"event_id": event_id, "user_ids": list(user_ids)})
+    return {user_id: int(tickets) for user_id, tickets in rows}
+
+
+def find_bookings(connection: Connection, booking_ids: Iterable[str]) -> dict[str, BookingRecord]:
+    """The bookings with these ids, by id; what does not exist is left out."""
+    rows = connection.execute(_SELECT_BOOKINGS, {"ids": _uuid_array(booking_ids)})
+    return {row.id: _booking_record(row) for row in rows}
+
+
+def find_ledger_records(connection: Connection, job_ids: Iterable[str]) -> dict[str, LedgerRecord]:
+    """The ledger rows of these jobs, by job id; what was never applied is left out."""
+    rows = connection.execute(_SELECT_LEDGER, {"ids": _uuid_array(job_ids)})
+    return {row.job_id: _ledger_record(row) for row in rows}
+
+
+def insert_bookings(connection: Connection, records: Sequence[BookingRecord]) -> None:
+    """Add bookings in bulk."""
+    _copy(
+        connection,
+        _COPY_BOOKINGS,
+        (
+            (
+                record.id,
+                record.event_id,
+                record.user_id,
+                record.ticket_count,
+                record.status.value,
+                record.created_at,
+                record.updated_at,
+            )
+            for record in records
+        ),
+    )
+
+
+def cancel_bookings(connection: Connection, booking_ids: Iterable[str], moment: datetime) -> None:
+    """Mark bookings as cancelled."""
+    connection.execute(
+        update(bookings)
+        .where(bookings.c.id == _ANY_OF_IDS)
+        .values(status=BookingStatus.CANCELLED.value, updated_at=moment),
+        {"ids": _uuid_array(booking_ids)},
+    )
+
+
+def insert_ledger_records(connection: Connection, records: Sequence[LedgerRecord]) -> None:
+    """Add ledger rows in bulk; a second row for a job or a position is refused by the database."""
+    _copy(
+        connection,
+        _COPY_LEDGER,
+        (
+            (
+                record.job_id,
+                record.event_id,
+                record.position,
+                record.kind.value,
+                None if record.payload is None else json.dumps(record.payload),
+                record.outcome.value,
+                json.dumps(record.detail) if record.detail else None,
+                record.booking_id,
+                record.accepted_at,
+                record.applied_at,
+            )
+            for record in records
+        ),
+    )
+
+
+def update_event(
+    connection: Connection,
+    event_id: str,
+    *,
+    available_tickets: int,
+    applied_position: int,
+    fencing_token: int,
+    moment: datetime,
+) -> None:
+    """Write what a batch changed about its event."""
+    connection.execute(
+        update(events)
+        .where(events.c.id == event_id)
+        .values(
+            available_tickets=available_tickets,
+            applied_position=applied_position,
+            fencing_token=fencing_token,
+            updated_at=moment,
+        )
+    )
+
+
+def ping(connection: Connection) -> None:
+    """Ask PostgreSQL for a sign of life."""
+    connection.execute(text("SELECT 1"))
+
+
+def _copy(connection: Connection, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
+    buffer = io.StringIO()
+    csv.writer(buffer).writerows(rows)
+    buffer.seek(0)
+    cursor = connection.connection.cursor()
+    try:
+        cursor.copy_expert(statement, buffer)
+    finally:
+        cursor.close()
+
+
+def _uuid_array(ids: Iterable[str]) -> str:
+    """Ids as the text of a PostgreSQL array, cast by the server: one parameter, whatever the batch."""
+    return "{" + ",".join(ids) + "}"
+
+
+def _event_record(row: Row[*tuple[Any, ...]]) -> EventRecord:
+    return EventRecord(**row._asdict())
+
+
+def _booking_record(row: Row[*tuple[Any, ...]]) -> BookingRecord:
+    return BookingRecord(**{**row._asdict(), "status": BookingStatus(row.status)})
+
+
+def _ledger_record(row: Row[*tuple[Any, ...]]) -> LedgerRecord:
+    return LedgerRecord(
+        **{
+            **row._asdict(),
+            "kind": CommandKind(row.kind),
+            "outcome": OutcomeCode(row.outcome),
+            "detail": row.detail or {},
+        }
+    )

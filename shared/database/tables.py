@@ -1,0 +1,85 @@
+"""The tables. A migrated schema equals these definitions; a test compares the two."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    }
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Uuid(as_uuid=False), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("total_tickets", Integer, nullable=False),
+    Column("available_tickets", Integer, nullable=False),
+    Column("max_tickets_per_user", Integer, nullable=False),
+    Column("applied_position", BigInteger, nullable=False, server_default=text("0")),
+    Column("fencing_token", BigInteger, nullable=False, server_default=text("0")),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+    CheckConstraint("total_tickets > 0", name="total_tickets"),
+    CheckConstraint("available_tickets BETWEEN 0 AND total_tickets", name="available_tickets"),
+    CheckConstraint("max_tickets_per_user > 0", name="max_tickets_per_user"),
+    # The row of a hot event is rewritten with every batch: room in its page keeps the new version
+    # there, without a new index entry (a heap-only tuple update).
+    postgresql_with={"fillfactor": "50"},
+)
+
+bookings = Table(
+    "bookings",
+    metadata,
+    Column("id", Uuid(as_uuid=False), primary_key=True),
+    Column("event_id", Uuid(as_uuid=False), ForeignKey("events.id"), nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("ticket_count", SmallInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+    CheckConstraint("ticket_count > 0", name="ticket_count"),
+    CheckConstraint("status IN ('active', 'cancelled')", name="status"),
+    Index("bookings_event_id_user_id_idx", "event_id", "user_id"),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("job_id", Uuid(as_uuid=False), primary_key=True),
+    # No foreign key: a command for an event that is gone still gets its row.
+    Column("event_id", Uuid(as_uuid=False), nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("payload", JSONB),
+    Column("outcome", Text, nullable=False),
+    Column("detail", JSONB),
+    Column("booking_id", Uuid(as_uuid=False)),
+    Column("accepted_at", DateTime(timezone=True), nullable=False),
+    Column("applied_at", DateTime(timezone=True), nullable=False),
+    UniqueConstraint("event_id", "position"),
+    CheckConstraint("position > 0", name="position"),
+    CheckConstraint("kind IN ('book', 'cancel', 'unknown')", name="kind"),
+)

@@ -1,0 +1,219 @@
+"""The rules of selling: commands, outcomes, and `apply_batch`, the one function that decides.
+
+Standard library only; no clock, no random numbers, no input or output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import assert_never
+
+
+class CommandKind(StrEnum):
+    """What a command asks for."""
+
+    BOOK = "book"
+    CANCEL = "cancel"
+    UNKNOWN = "unknown"
+
+
+class BookingStatus(StrEnum):
+    """A booking is made active and may be cancelled once."""
+
+    ACTIVE = "active"
+    CANCELLED = "cancelled"
+
+
+class JobStatus(StrEnum):
+    """How far a command has come, as the HTTP API tells it."""
+
+    QUEUED = "queued"
+    SUCCEEDED = "succeeded"
+    REJECTED = "rejected"
+    WITHDRAWN = "withdrawn"
+    FAILED = "failed"
+
+
+class OutcomeCode(StrEnum):
+    """Everything that can become of an applied command; the set is closed."""
+
+    BOOKED = "booked"
+    CANCELLED = "cancelled"
+    NOT_ENOUGH_TICKETS = "not-enough-tickets"
+    USER_LIMIT_EXCEEDED = "user-limit-exceeded"
+    ALREADY_CANCELLED = "already-cancelled"
+    BOOKING_NOT_FOUND = "booking-not-found"
+    COMMAND_UNREADABLE = "command-unreadable"
+    EVENT_NOT_FOUND = "event-not-found"
+    POSITION_TAKEN = "position-taken"
+
+    @property
+    def job_status(self) -> JobStatus:
+        """The status of a job with this outcome."""
+        return _JOB_STATUS_OF_OUTCOME[self]
+
+
+_JOB_STATUS_OF_OUTCOME: Mapping[OutcomeCode, JobStatus] = {
+    OutcomeCode.BOOKED: JobStatus.SUCCEEDED,
+    OutcomeCode.CANCELLED: JobStatus.SUCCEEDED,
+    OutcomeCode.NOT_ENOUGH_TICKETS: JobStatus.REJECTED,
+    OutcomeCode.USER_LIMIT_EXCEEDED: JobStatus.REJECTED,
+    OutcomeCode.ALREADY_CANCELLED: JobStatus.REJECTED,
+    OutcomeCode.BOOKING_NOT_FOUND: JobStatus.REJECTED,
+    OutcomeCode.COMMAND_UNREADABLE: JobStatus.FAILED,
+    OutcomeCode.EVENT_NOT_FOUND: JobStatus.FAILED,
+    OutcomeCode.POSITION_TAKEN: JobStatus.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookTickets:
+    """Sell `ticket_count` tickets to `user_id`; the booking takes the command's id."""
+
+    id: str
+    user_id: str
+    ticket_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelBooking:
+    """Give the tickets of `booking_id` back."""
+
+    id: str
+    booking_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableCommand:
+    """A command that was accepted and can't be understood; it fails with `reason` and blocks nobody."""
+
+    id: str
+    reason: str
+
+
+Command = BookTickets | CancelBooking | UnreadableCommand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookingState:
+    """As much of a booking as the rules need."""
+
+    user_id: str
+    ticket_count: int
+    status: BookingStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventState:
+    """As much of one event as a batch needs to be decided.
+
+    `holdings` are the active tickets of every user that the batch names, `bookings` the bookings that
+    it names; who is missing holds nothing, and what is missing does not exist.
+    """
+
+    total_tickets: int
+    available_tickets: int
+    max_tickets_per_user: int
+    holdings: Mapping[str, int]
+    bookings: Mapping[str, BookingState]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one command. The figures are those that a refusal names."""
+
+    command_id: str
+    code: OutcomeCode
+    booking_id: str | None = None
+    available_tickets: int | None = None
+    held_tickets: int | None = None
+    reason: str | None = None
+
+
+def apply_batch(state: EventState, commands: Sequence[Command]) -> tuple[EventState, list[Outcome]]:
+    """Decide each command in order; give the new state and one outcome per command, in the same order.
+
+    Total and deterministic: every command gets an outcome, a refusal is a value, nothing is raised.
+    Cutting a batch anywhere and applying the parts one after the other gives the same.
+    """
+    draft = _Draft(
+        available_tickets=state.available_tickets,
+        max_tickets_per_user=state.max_tickets_per_user,
+        holdings=dict(state.holdings),
+        bookings=dict(state.bookings),
+    )
+    outcomes = [_apply(draft, command) for command in commands]
+    return (
+        replace(
+            state,
+            available_tickets=draft.available_tickets,
+            holdings=draft.holdings,
+            bookings=draft.bookings,
+        ),
+        outcomes,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Draft:
+    """The state while a batch is being decided; never leaves `apply_batch`."""
+
+    available_tickets: int
+    max_tickets_per_user: int
+    holdings: dict[str, int]
+    bookings: dict[str, BookingState]
+
+
+def _apply(draft: _Draft, command: Command) -> Outcome:
+    match command:
+        case BookTickets():
+            return _book(draft, command)
+        case CancelBooking():
+            return _cancel(draft, command)
+        case UnreadableCommand():
+            return Outcome(command_id=command.id, code=OutcomeCode.COMMAND_UNREADABLE, reason=command.reason)
+        case _:
+            assert_never(command)
+
+
+def _book(draft: _Draft, command: BookTickets) -> Outcome:
+    """The user's limit is asked first: waiting for returned tickets would not help who is over it."""
+    held = draft.holdings.get(command.user_id, 0)
+    if command.ticket_count < 1:
+        return Outcome(
+            command_id=command.id,
+            code=OutcomeCode.COMMAND_UNREADABLE,
+            reason=f"ticket_count is {command.ticket_count}; it must be at least 1",
+        )
+    if held + command.ticket_count > draft.max_tickets_per_user:
+        return Outcome(command_id=command.id, code=OutcomeCode.USER_LIMIT_EXCEEDED, held_tickets=held)
+    if command.ticket_count > draft.available_tickets:
+        return Outcome(
+            command_id=command.id,
+            code=OutcomeCode.NOT_ENOUGH_TICKETS,
+            available_tickets=draft.available_tickets,
+        )
+    draft.available_tickets -= command.ticket_count
+    draft.holdings[command.user_id] = held + command.ticket_count
+    draft.bookings[command.id] = BookingState(
+        user_id=command.user_id, ticket_count=command.ticket_count, status=BookingStatus.ACTIVE
+    )
+    return Outcome(command_id=command.id, code=OutcomeCode.BOOKED, booking_id=command.id)
+
+
+def _cancel(draft: _Draft, command: CancelBooking) -> Outcome:
+    booking = draft.bookings.get(command.booking_id)
+    if booking is None:
+        return Outcome(
+            command_id=command.id, code=OutcomeCode.BOOKING_NOT_FOUND, booking_id=command.booking_id
+        )
+    if booking.status is BookingStatus.CANCELLED:
+        return Outcome(
+            command_id=command.id, code=OutcomeCode.ALREADY_CANCELLED, booking_id=command.booking_id
+        )
+    draft.available_tickets += booking.ticket_count
+    draft.holdings[booking.user_id] = draft.holdings.get(booking.user_id, 0) - booking.ticket_count
+    draft.bookings[command.booking_id] = replace(booking, status=BookingStatus.CANCELLED)
+    return Outcome(command_id=command.id, code=OutcomeCode.CANCELLED, booking_id=command.booking_id)

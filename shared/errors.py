@@ -1,0 +1,59 @@
+"""What can go wrong, as against what is refused by the rules (that is an `Outcome`).
+
+OnsaleError
+├── EventNotFound
+├── LineFull
+├── TemporarilyUnavailable
+│   ├── LineUnavailable
+│   └── DatabaseUnavailable
+├── StaleClaim
+└── OutOfTurn
+"""
+
+from __future__ import annotations
+
+
+class OnsaleError(Exception):
+    """Something went wrong."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or self.__doc__)
+
+
+class EventNotFound(OnsaleError):
+    """There is no event with this id."""
+
+
+class LineFull(OnsaleError):
+    """The line of this event is as long as it may be."""
+
+
+class TemporarilyUnavailable(OnsaleError):
+    """A server that is needed does not answer; the same call may succeed in a moment."""
+
+
+class LineUnavailable(TemporarilyUnavailable):
+    """Redis does not answer, or can't keep what it is given."""
+
+
+class DatabaseUnavailable(TemporarilyUnavailable):
+    """PostgreSQL does not answer in time."""
+
+
+class StaleClaim(OnsaleError):
+    """A newer consumer has taken over this event; the batch is abandoned.
+
+    `newest_token` is the fencing token that the event row has seen.
+    """
+
+    def __init__(self, newest_token: int) -> None:
+        super().__init__(f"the event row has already seen fencing token {newest_token}")
+        self.newest_token = newest_token
+
+
+class OutOfTurn(OnsaleError):
+    """The head of the line does not follow the last applied position; nothing is applied.
+
+    It means that Redis and PostgreSQL don't come from the same history, for example after one of them
+    was restored from a backup. An operator has to decide.
+    """

@@ -1,0 +1,47 @@
+"""Every bound that is not a setting, by name, with the relations that must hold between them."""
+
+from __future__ import annotations
+
+USER_ID_LENGTH_MAX = 128
+EVENT_NAME_LENGTH_MAX = 200
+TICKETS_PER_BOOKING_MAX = 2
+TICKETS_PER_EVENT_MAX = 10_000_000
+MAX_TICKETS_PER_USER_DEFAULT = 2
+
+REQUEST_BODY_BYTES_MAX = 16 * 1024
+
+ENQUEUE_BATCH_MAX = 256
+"""Commands that one call of the enqueue script takes; more wait for the next call."""
+
+SUBMISSIONS_WAITING_MAX = 20_000
+"""Commands that one API process holds while Redis is busy; past it a submit is refused with 503."""
+
+WAKE_TOKENS_MAX = 1_000
+"""Length of the list on which idle workers block; a token more would wake nobody who sleeps."""
+
+RESULT_STREAM_LENGTH_MAX = 10
+"""Entries in the result stream of one job, the same as RQ's own."""
+
+SWEEP_STEP = 500
+"""Queues that one call of the sweep script looks at, so that it never holds Redis for long."""
+
+STRAYS_REMOVED_MAX = 500
+"""Foreign or requeued jobs taken off the head of a queue in one call."""
+
+REDIS_RETRIES_MAX = 2
+"""How often a Redis call is sent again after a lost connection; all our scripts bear repetition."""
+
+LEASE_SECONDS_MAX = 300.0
+"""The longest claim that may be set; one that seems to last longer was made before the clock went back."""
+
+EVENT_PROJECTION_TTL_SECONDS = 2 * 24 * 3600
+"""How long Redis remembers an event that nobody touches; PostgreSQL tells it again."""
+
+DESCRIPTION_LENGTH_MAX = 80
+"""Characters of a job's description in RQ's tools; it costs memory with every waiting command."""
+
+REASON_LENGTH_MAX = 300
+"""Characters of the reason why a command failed."""
+
+assert TICKETS_PER_BOOKING_MAX <= MAX_TICKETS_PER_USER_DEFAULT
+assert ENQUEUE_BATCH_MAX < SUBMISSIONS_WAITING_MAX

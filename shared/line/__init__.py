@@ -1,0 +1,1 @@
+"""The line: everything that is said to Redis, and everything that is known of RQ."""

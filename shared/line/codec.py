@@ -1,0 +1,158 @@
+"""How a command becomes an RQ job and is read back, and how an outcome becomes RQ's return value."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from base64 import b64decode, b64encode
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+from shared import limits
+from shared.clock import parse_time
+from shared.domain import BookTickets, CancelBooking, Command, CommandKind, UnreadableCommand
+from shared.identifiers import canonical_id
+from shared.records import CommandPayload, JobResult
+
+COMMAND_VERSION = 1
+JOB_FUNCTION = "worker.stock.apply_command"
+"""What RQ's stock worker imports and calls; ours never imports what a job names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingCommand:
+    """A command as it stands in the line, with all that the ledger will say of it."""
+
+    command: Command
+    kind: CommandKind
+    payload: CommandPayload | None
+    position: int | None
+    accepted_at: datetime | None
+
+
+def book_payload(user_id: str, ticket_count: int) -> CommandPayload:
+    """What a booking command says."""
+    return CommandPayload(
+        v=COMMAND_VERSION, kind=CommandKind.BOOK.value, user_id=user_id, ticket_count=ticket_count
+    )
+
+
+def cancel_payload(booking_id: str) -> CommandPayload:
+    """What a cancel command says."""
+    return CommandPayload(v=COMMAND_VERSION, kind=CommandKind.CANCEL.value, booking_id=booking_id)
+
+
+def encode_job_data(event_id: str, payload: CommandPayload) -> bytes:
+    """The `data` of an RQ job in RQ's JSON form: function, instance, arguments, keyword arguments."""
+    return json.dumps((JOB_FUNCTION, None, (event_id, payload), {})).encode()
+
+
+def describe(payload: CommandPayload) -> str:
+    """A line about a command for RQ's tools."""
+    if payload["kind"] == CommandKind.BOOK:
+        text = f"book {payload['ticket_count']} for {payload['user_id']}"
+    else:
+        text = f"cancel {payload['booking_id']}"
+    return text[: limits.DESCRIPTION_LENGTH_MAX]
+
+
+def decode_waiting_command(
+    job_id: str, data: bytes | None, created_at: bytes | None, position: bytes | None
+) -> WaitingCommand:
+    """Read a job's fields; what can't be understood becomes an `UnreadableCommand` that says why."""
+    try:
+        payload = decode_payload(data)
+        command = _command(job_id, payload)
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        reason = f"the command can't be read: {error!r}" if data else "its record was deleted from Redis"
+        return WaitingCommand(
+            command=UnreadableCommand(id=job_id, reason=reason[: limits.REASON_LENGTH_MAX]),
+            kind=CommandKind.UNKNOWN,
+            payload=None,
+            position=_position(position),
+            accepted_at=_time(created_at),
+        )
+    return WaitingCommand(
+        command=command,
+        kind=CommandKind(payload["kind"]),
+        payload=payload,
+        position=_position(position),
+        accepted_at=_time(created_at),
+    )
+
+
+def decode_payload(data: bytes | None) -> CommandPayload:
+    """The payload in a job's `data`.
+
+    Raises:
+        ValueError, TypeError, IndexError: it isn't one of our jobs.
+    """
+    if data is None:
+        raise ValueError("there is no data")
+    function, _, arguments, _ = json.loads(data)
+    if function != JOB_FUNCTION:
+        raise ValueError(f"the function {function!r} is not on the list of those that are allowed")
+    payload = arguments[1]
+    if not isinstance(payload, dict):
+        raise TypeError("the payload is not an object")
+    return cast(CommandPayload, payload)
+
+
+def encode_return_value(result: JobResult) -> str:
+    """A job's result as RQ stores it."""
+    return b64encode(json.dumps(result).encode()).decode()
+
+
+def decode_return_value(stored: bytes) -> JobResult:
+    """A job's result as RQ stored it."""
+    return cast(JobResult, json.loads(b64decode(stored)))
+
+
+def encode_exception(text: str) -> str:
+    """A failed job's reason as RQ stores it."""
+    return b64encode(zlib.compress(text.encode())).decode()
+
+
+def _command(job_id: str, payload: CommandPayload) -> Command:
+    version: Any = payload["v"]
+    if version != COMMAND_VERSION:
+        raise ValueError(f"version {version!r} is not known here, only {COMMAND_VERSION}")
+    match payload["kind"]:
+        case CommandKind.BOOK:
+            return BookTickets(
+                id=job_id,
+                user_id=_text(payload["user_id"]),
+                ticket_count=_whole_number(payload["ticket_count"]),
+            )
+        case CommandKind.CANCEL:
+            booking_id = canonical_id(_text(payload["booking_id"]))
+            if booking_id is None:
+                raise ValueError("booking_id is not a UUID")
+            return CancelBooking(id=job_id, booking_id=booking_id)
+        case other:
+            raise ValueError(f"kind {other!r} is not known here")
+
+
+def _position(text: bytes | None) -> int | None:
+    return int(text) if text and text.isdigit() else None
+
+
+def _time(text: bytes | None) -> datetime | None:
+    try:
+        return parse_time(text.decode()) if text else None
+    except ValueError:
+        return None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value or "\x00" in value:
+        raise TypeError(f"{value!r} is not a text that can be stored")
+    value.encode()
+    return value
+
+
+def _whole_number(value: object) -> int:
+    if type(value) is not int or not 0 < value <= limits.TICKETS_PER_BOOKING_MAX:
+        raise TypeError(f"{value!r} is not a number of tickets from 1 to {limits.TICKETS_PER_BOOKING_MAX}")
+    return value

@@ -1,0 +1,52 @@
+"""Clients of Redis, with a time limit and bounded retries on every call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from shared import limits
+from shared.errors import LineUnavailable
+from shared.settings import Settings
+
+_BACKOFF = ExponentialBackoff(cap=0.2, base=0.02)
+
+
+def connect(settings: Settings, *, blocking_seconds: float = 0.0) -> redis.Redis:
+    """A client for a process without an event loop; nothing is connected yet.
+
+    `blocking_seconds` is how long its blocking calls wait on purpose, beside the time limit.
+    """
+    return redis.Redis.from_url(
+        settings.redis_url,
+        socket_timeout=settings.redis_timeout_seconds + blocking_seconds,
+        socket_connect_timeout=settings.redis_timeout_seconds,
+        retry=Retry(_BACKOFF, limits.REDIS_RETRIES_MAX, supported_errors=(RedisConnectionError,)),
+    )
+
+
+def connect_async(settings: Settings) -> redis.asyncio.Redis:
+    """A client for an event loop; nothing is connected yet."""
+    return redis.asyncio.Redis.from_url(
+        settings.redis_url,
+        socket_timeout=settings.redis_timeout_seconds,
+        socket_connect_timeout=settings.redis_timeout_seconds,
+        retry=AsyncRetry(_BACKOFF, limits.REDIS_RETRIES_MAX, supported_errors=(RedisConnectionError,)),
+    )
+
+
+@contextmanager
+def line_errors() -> Iterator[None]:
+    """Turn what Redis raises into `LineUnavailable`."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise LineUnavailable(f"Redis: {error}") from error

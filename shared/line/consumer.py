@@ -1,0 +1,202 @@
+"""The worker's side of the line: claim an event, peek at its head, complete what was applied."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, cast
+
+import redis
+
+from shared.clock import format_time
+from shared.domain import JobStatus
+from shared.line import keys
+from shared.line.codec import (
+    WaitingCommand,
+    decode_waiting_command,
+    encode_exception,
+    encode_return_value,
+)
+from shared.line.connections import line_errors
+from shared.line.scripts import ScriptName, script_source
+from shared.records import EventView, JobResult
+from shared.settings import Settings
+
+NO_CLAIM = 0
+"""The fencing token of a batch that is applied without a claim, by RQ's stock worker."""
+
+_FOREIGN_JOB = "This job was not accepted by the API, so it has no place in the line and was not applied."
+
+
+class GiveBack(StrEnum):
+    """When a consumer gives its event back after a batch."""
+
+    IF_EMPTY = "if-empty"
+    ALWAYS = "always"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peeked:
+    """The head of a line, still in the line. `has_stray`: RQ's list is headed by what doesn't wait here."""
+
+    commands: Sequence[WaitingCommand]
+    has_stray: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """The right to work on an event for a limited time, and the first batch.
+
+    `taken_from` names the worker whose claim had passed its limit, if it was taken over.
+    """
+
+    event_id: str
+    token: int
+    taken_from: str | None
+    peeked: Peeked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What an applied batch changes in Redis. `view` is None if the event does not exist."""
+
+    results: Sequence[tuple[str, JobResult]]
+    view: EventView | None
+    applied_position: int
+    rate: float
+    started_at: datetime
+    ended_at: datetime
+
+
+class Consumer:
+    """Speaks to the line for one worker. Every call raises `LineUnavailable` if Redis does not answer."""
+
+    def __init__(self, client: redis.Redis, settings: Settings, *, worker_name: str) -> None:
+        self._client = client
+        self._settings = settings
+        self._worker_name = worker_name
+        self._lease_ms = int(settings.lease_seconds * 1000)
+        self._claim = client.register_script(script_source(ScriptName.CLAIM))
+        self._complete = client.register_script(script_source(ScriptName.COMPLETE))
+        self._peek = client.register_script(script_source(ScriptName.PEEK))
+        self._release = client.register_script(script_source(ScriptName.RELEASE))
+        self._remove_strays = client.register_script(script_source(ScriptName.REMOVE_STRAYS))
+        self._sweep = client.register_script(script_source(ScriptName.SWEEP))
+
+    def claim(self) -> Claim | None:
+        """Claim the event that needs a consumer most, or None if none does.
+
+        An event whose consumer's claim has passed its limit comes first.
+        """
+        with line_errors():
+            found = self._claim(args=[self._worker_name, self._lease_ms, self._settings.batch_commands_max])
+        if not found:
+            return None
+        event_id, token, taken_from, has_stray, commands = cast(list[Any], found)
+        return Claim(
+            event_id=event_id.decode(),
+            token=token,
+            taken_from=taken_from.decode() or None,
+            peeked=_peeked(has_stray, commands),
+        )
+
+    def peek(self, event_id: str) -> Peeked:
+        """Look at the head of a line without a claim."""
+        with line_errors():
+            has_stray, commands = cast(
+                list[Any], self._peek(args=[event_id, self._settings.batch_commands_max])
+            )
+        return _peeked(has_stray, commands)
+
+    def complete(
+        self, event_id: str, token: int, completion: Completion, give_back: GiveBack
+    ) -> Peeked | None:
+        """Write outcomes onto jobs and take exactly those off the line; then look at the next batch.
+
+        Gives None if the claim has been given back, or is no longer ours.
+        """
+        settings = self._settings
+        arguments: list[Any] = [
+            event_id,
+            token,
+            self._worker_name,
+            self._lease_ms,
+            format_time(completion.started_at),
+            format_time(completion.ended_at),
+            settings.result_ttl_seconds,
+            settings.failure_ttl_seconds,
+            completion.applied_position,
+            "" if completion.view is None else json.dumps(completion.view),
+            f"{completion.rate:.1f}",
+            give_back.value,
+            settings.batch_commands_max,
+        ]
+        for job_id, result in completion.results:
+            arguments += _job_arguments(job_id, result)
+        with line_errors():
+            held, has_stray, commands = cast(list[Any], self._complete(args=arguments))
+        return _peeked(has_stray, commands) if held else None
+
+    def release(self, event_id: str, token: int, *, newest_token: int = 0) -> None:
+        """Give an event back. `newest_token` is what the database has seen, if it was newer than ours."""
+        with line_errors():
+            self._release(args=[event_id, token, self._worker_name, newest_token])
+
+    def remove_strays(self, event_id: str) -> int:
+        """Clear the head of RQ's list of what does not wait in the line; gives how many were foreign."""
+        with line_errors():
+            foreign = self._remove_strays(
+                args=[event_id, self._settings.failure_ttl_seconds, encode_exception(_FOREIGN_JOB)]
+            )
+        return cast(int, foreign)
+
+    def sweep(self) -> int:
+        """Find events that have work and no consumer, and take queues without work or results off RQ's list.
+
+        One worker sweeps for all, no more often than the setting says. Gives how many events were found.
+        """
+        seconds = max(1, int(self._settings.sweep_seconds))
+        with line_errors():
+            if not self._client.set(keys.SWEEPER, self._worker_name, nx=True, ex=seconds):
+                return 0
+            cursor, found = cast(tuple[bytes, int], self._sweep(args=[b"0"]))
+            while cursor != b"0":
+                cursor, made_ready = cast(tuple[bytes, int], self._sweep(args=[cursor]))
+                found += made_ready
+        return found
+
+
+class Sleeper:
+    """Blocks an idle worker until an event needs a consumer. Has a client of its own, for its longer wait."""
+
+    def __init__(self, client: redis.Redis, *, idle_wait_seconds: float) -> None:
+        self._client = client
+        self._idle_wait_seconds = idle_wait_seconds
+
+    def wait(self) -> None:
+        """Return as soon as an event needs a consumer, at the latest after the idle wait.
+
+        Raises:
+            LineUnavailable: Redis does not answer.
+        """
+        with line_errors():
+            self._client.blpop([keys.WAKE], timeout=self._idle_wait_seconds)
+
+
+def _job_arguments(job_id: str, result: JobResult) -> tuple[str, str, str, str]:
+    """RQ knows two ends: a refusal by the rules is a finished job, only a failed command is a failed one."""
+    return_value = encode_return_value(result)
+    if result["status"] == JobStatus.FAILED:
+        reason = result["detail"].get("reason", result["outcome"])
+        return job_id, "failed", return_value, encode_exception(reason)
+    return job_id, "finished", return_value, ""
+
+
+def _peeked(has_stray: int, commands: list[list[Any]]) -> Peeked:
+    return Peeked(
+        commands=[decode_waiting_command(fields[0].decode(), *fields[1:]) for fields in commands],
+        has_stray=bool(has_stray),
+    )

@@ -1,0 +1,97 @@
+"""One subscription per API process, on which the results of the jobs that it waits for arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+import redis.asyncio
+
+from shared.errors import LineUnavailable
+from shared.line import keys
+from shared.line.codec import decode_return_value
+from shared.line.connections import line_errors
+from shared.line.producer import Producer
+from shared.log import log_event
+from shared.records import JobResult
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 1.0
+_RECONNECT_SECONDS = 0.5
+
+
+class Replies:
+    """Hands results to whoever waits in this process.
+
+    The channel is this process's own; a job carries the channels that want its result, so each result
+    travels only where it is waited for. After a lost connection every open wait is asked anew.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, producer: Producer, *, process_id: str) -> None:
+        self.channel = keys.REPLIES + process_id
+        self._client = client
+        self._producer = producer
+        self._waiting: dict[str, set[asyncio.Future[JobResult]]] = {}
+        self._listener: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._listener = asyncio.create_task(self._listen())
+
+    async def stop(self) -> None:
+        """End the subscription."""
+        if self._listener is not None:
+            self._listener.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._listener
+
+    @contextlib.asynccontextmanager
+    async def expect(self, job_id: str) -> AsyncIterator[asyncio.Future[JobResult]]:
+        """A future for the result of a job; forgotten at the end of the block."""
+        future: asyncio.Future[JobResult] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(job_id, set()).add(future)
+        try:
+            yield future
+        finally:
+            futures = self._waiting.get(job_id, set())
+            futures.discard(future)
+            if not futures:
+                self._waiting.pop(job_id, None)
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                with line_errors():
+                    await self._listen_until_lost()
+            except LineUnavailable as error:
+                log_event(logger, logging.WARNING, "replies lost, listening again", error=error)
+                await asyncio.sleep(_RECONNECT_SECONDS)
+
+    async def _listen_until_lost(self) -> None:
+        async with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
+            await subscription.subscribe(self.channel)
+            await self._ask_for_missed()
+            while True:
+                message = await subscription.get_message(timeout=_POLL_SECONDS)
+                if message is not None:
+                    self._deliver_all(message["data"])
+
+    async def _ask_for_missed(self) -> None:
+        for job_id in list(self._waiting):
+            job = await self._producer.read_job(job_id, reply_to=self.channel)
+            if job is not None and job.result is not None:
+                self._deliver(job_id, job.result)
+
+    def _deliver_all(self, lines: bytes) -> None:
+        for line in lines.splitlines():
+            job_id, _, return_value = line.partition(b" ")
+            if job_id.decode() in self._waiting:
+                self._deliver(job_id.decode(), decode_return_value(return_value))
+
+    def _deliver(self, job_id: str, result: JobResult) -> None:
+        for future in self._waiting.get(job_id, ()):
+            if not future.done():
+                future.set_result(result)

@@ -1,0 +1,62 @@
+"""The server-side scripts, each with the names and bounds that it shares with Python."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+
+from shared import limits
+from shared.line import keys
+
+_FOLDER = Path(__file__).parent / "scripts"
+
+_CONSTANTS: dict[str, str | int] = {
+    "queue_name_prefix": keys.QUEUE_NAME_PREFIX,
+    "rq_job": keys.RQ_JOB,
+    "rq_queue": keys.RQ_QUEUE,
+    "rq_queues": keys.RQ_QUEUES,
+    "rq_results": keys.RQ_RESULTS,
+    "rq_finished": keys.RQ_FINISHED,
+    "rq_failed": keys.RQ_FAILED,
+    "rq_worker": keys.RQ_WORKER,
+    "rq_workers_of_queue": keys.RQ_WORKERS_OF_QUEUE,
+    "order": keys.ORDER,
+    "event": keys.EVENT,
+    "ready": keys.READY,
+    "leased": keys.LEASED,
+    "wake": keys.WAKE,
+    "event_ttl_seconds": limits.EVENT_PROJECTION_TTL_SECONDS,
+    "lease_ms_max": int(limits.LEASE_SECONDS_MAX * 1000),
+    "result_stream_length_max": limits.RESULT_STREAM_LENGTH_MAX,
+    "strays_removed_max": limits.STRAYS_REMOVED_MAX,
+    "sweep_step": limits.SWEEP_STEP,
+    "wake_tokens_max": limits.WAKE_TOKENS_MAX,
+}
+
+
+class ScriptName(StrEnum):
+    """The scripts; each is described at the top of its file."""
+
+    CLAIM = "claim"
+    COMPLETE = "complete"
+    ENQUEUE = "enqueue"
+    PEEK = "peek"
+    READ_JOB = "read_job"
+    RELEASE = "release"
+    REMOVE_STRAYS = "remove_strays"
+    SEED_EVENT = "seed_event"
+    SWEEP = "sweep"
+
+
+@cache
+def script_source(name: ScriptName) -> str:
+    """The whole text of a script: constants, what the scripts share, and its own part."""
+    constants = "".join(f"K.{key} = {_literal(value)}\n" for key, value in _CONSTANTS.items())
+    common = (_FOLDER / "common.lua").read_text(encoding="utf-8")
+    own = (_FOLDER / f"{name.value}.lua").read_text(encoding="utf-8")
+    return f"local K = {{}}\n{constants}{common}\n{own}"
+
+
+def _literal(value: str | int) -> str:
+    return str(value) if isinstance(value, int) else f"'{value}'"

@@ -1,0 +1,31 @@
+-- Take the event that has waited longest for a consumer, for a limited time, with a new fencing token.
+-- ARGV: worker, lease_ms, batch_commands_max.
+-- Gives false, or: event_id, token, the consumer it is taken over from or '', has_stray, commands.
+local worker, lease_ms, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local now = now_ms()
+
+local function first(...)
+  return redis.call(...)[1]
+end
+
+-- A claim further ahead than any may last comes from before the clock was set back.
+local event_id = first('ZRANGEBYSCORE', K.leased, '-inf', now, 'LIMIT', 0, 1)
+  or first('ZRANGEBYSCORE', K.leased, now + K.lease_ms_max, '+inf', 'LIMIT', 0, 1)
+local taken_from = ''
+if event_id then
+  taken_from = redis.call('HGET', K.event .. event_id, 'consumer') or 'unknown'
+  redis.call('SREM', K.rq_workers_of_queue .. K.queue_name_prefix .. event_id, K.rq_worker .. taken_from)
+  redis.call('ZREM', K.ready, event_id)
+else
+  event_id = first('ZPOPMIN', K.ready)
+end
+if not event_id then
+  return false
+end
+
+redis.call('ZADD', K.leased, now + lease_ms, event_id)
+redis.call('HSET', K.event .. event_id, 'consumer', worker)
+local token = redis.call('HINCRBY', K.event .. event_id, 'token', 1)
+redis.call('SADD', K.rq_workers_of_queue .. K.queue_name_prefix .. event_id, K.rq_worker .. worker)
+show_worker(worker, 'busy', event_id)
+return {event_id, token, taken_from, has_stray(event_id), peek(event_id, count)}

@@ -1,0 +1,69 @@
+-- What the scripts share. K holds the names of keys and the bounds; it is written by scripts.py.
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function queue_key(event_id)
+  return K.rq_queue .. K.queue_name_prefix .. event_id
+end
+
+-- Put an event on the index of those that need a consumer, unless one has it, and wake a sleeper.
+local function make_ready(event_id)
+  if redis.call('ZSCORE', K.leased, event_id) then
+    return
+  end
+  if redis.call('ZADD', K.ready, 'NX', now_ms(), event_id) == 1
+      and redis.call('LLEN', K.wake) < K.wake_tokens_max then
+    redis.call('RPUSH', K.wake, '1')
+  end
+end
+
+-- Whoever holds the newest token and has not given the event back is its consumer.
+local function holds_claim(event_id, token)
+  return redis.call('HGET', K.event .. event_id, 'token') == token
+    and redis.call('ZSCORE', K.leased, event_id) ~= false
+end
+
+local function show_worker(worker, state, event_id)
+  local key = K.rq_worker .. worker
+  local queue = event_id and (K.queue_name_prefix .. event_id) or ''
+  redis.call('HSET', key, 'state', state, 'queues', queue)
+end
+
+local function release(event_id, worker)
+  redis.call('ZREM', K.leased, event_id)
+  redis.call('HDEL', K.event .. event_id, 'consumer')
+  redis.call('SREM', K.rq_workers_of_queue .. K.queue_name_prefix .. event_id, K.rq_worker .. worker)
+  show_worker(worker, 'idle', nil)
+  if redis.call('LLEN', K.order .. event_id) > 0 or redis.call('LLEN', queue_key(event_id)) > 0 then
+    make_ready(event_id)
+  end
+end
+
+-- The first commands of the line, without removing them: {id, data, created_at, position} each.
+local function peek(event_id, count)
+  local ids = redis.call('LRANGE', K.order .. event_id, 0, count - 1)
+  local commands = {}
+  for index, id in ipairs(ids) do
+    local fields = redis.call('HMGET', K.rq_job .. id, 'data', 'created_at', 'position')
+    commands[index] = {id, fields[1], fields[2], fields[3]}
+  end
+  return commands
+end
+
+-- A stray is what heads RQ's list without waiting in the line: a foreign job, or a requeued one.
+local function is_stray(event_id, id)
+  if id == redis.call('LINDEX', K.order .. event_id, 0) then
+    return false
+  end
+  local position = tonumber(redis.call('HGET', K.rq_job .. id, 'position'))
+  local applied = tonumber(redis.call('HGET', K.event .. event_id, 'applied'))
+  return not position or (applied ~= nil and position <= applied)
+end
+
+local function has_stray(event_id)
+  local head = redis.call('LINDEX', queue_key(event_id), 0)
+  return head and is_stray(event_id, head) and 1 or 0
+end

@@ -1,0 +1,148 @@
+-- Write the outcomes of an applied batch onto its jobs, take exactly those jobs off the line, refresh the
+-- event's projection, tell who waits, keep or give back the claim, and look at the next batch.
+-- Doing it again changes nothing.
+-- ARGV: event_id, token, worker, lease_ms, started_at, ended_at, result_ttl, failure_ttl, applied, view,
+--       rate, give_back ('if-empty' or 'always'), batch_commands_max, then per command: job_id, status,
+--       return_value, exc_string.
+-- Gives: whether the claim is still held, has_stray, the next commands.
+local event_id, token, worker, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local started_at, ended_at = ARGV[5], ARGV[6]
+local result_ttl, failure_ttl, applied, view, rate = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10], ARGV[11]
+local give_back, count = ARGV[12], tonumber(ARGV[13])
+local FIRST, STEP, CHUNK = 14, 4, 1000
+local queue = K.queue_name_prefix .. event_id
+local now_seconds = tonumber(redis.call('TIME')[1])
+
+local completed, registered, replies = {}, {finished = {}, failed = {}}, {}
+
+local function reply(channels, job_id, return_value)
+  for channel in string.gmatch(channels, '[^,]+') do
+    local lines = replies[channel] or {}
+    lines[#lines + 1] = job_id .. ' ' .. return_value
+    replies[channel] = lines
+  end
+end
+
+local function write_outcome(job_id, status, return_value, exc_string)
+  local key = K.rq_job .. job_id
+  local fields = redis.call('HMGET', key, 'data', 'ended_at', 'reply_to', 'status')
+  if not fields[1] then
+    return
+  end
+  local ttl = status == 'failed' and failure_ttl or result_ttl
+  local members = registered[status]
+  members[#members + 1] = now_seconds + ttl
+  members[#members + 1] = job_id
+  if fields[2] and fields[4] == status then
+    return
+  end
+  redis.call('HSET', key, 'status', status, 'started_at', started_at, 'ended_at', ended_at, 'worker_name', worker)
+  redis.call('EXPIRE', key, ttl)
+  if status == 'failed' then
+    redis.call('XADD', K.rq_results .. job_id, 'MAXLEN', K.result_stream_length_max, '*', 'type', 2,
+      'worker_name', worker, 'return_value', return_value, 'exc_string', exc_string)
+  else
+    redis.call('XADD', K.rq_results .. job_id, 'MAXLEN', K.result_stream_length_max, '*', 'type', 1,
+      'worker_name', worker, 'return_value', return_value)
+  end
+  redis.call('EXPIRE', K.rq_results .. job_id, ttl)
+  if fields[3] then
+    redis.call('HDEL', key, 'reply_to')
+    reply(fields[3], job_id, return_value)
+  end
+end
+
+-- Registries are sorted by the time when their entry ends; the longest lived entry ends the key.
+local function register(prefix, members, ttl)
+  if #members == 0 then
+    return
+  end
+  local key = prefix .. queue
+  for from = 1, #members, CHUNK * 2 do
+    redis.call('ZADD', key, unpack(members, from, math.min(from + CHUNK * 2 - 1, #members)))
+  end
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', now_seconds)
+  redis.call('EXPIRE', key, ttl)
+end
+
+-- A stock worker may have failed a job that has now been applied.
+local function unregister(prefix, members)
+  local key = prefix .. queue
+  if #members == 0 or redis.call('EXISTS', key) == 0 then
+    return
+  end
+  for index = 2, #members, 2 do
+    redis.call('ZREM', key, members[index])
+  end
+end
+
+local function completed_at_head(key)
+  local heads = redis.call('LRANGE', key, 0, (#ARGV - FIRST + 1) / STEP - 1)
+  local length = 0
+  while heads[length + 1] and completed[heads[length + 1]] do
+    length = length + 1
+  end
+  return heads, length
+end
+
+local function trim_order()
+  local _, length = completed_at_head(K.order .. event_id)
+  if length > 0 then
+    redis.call('LTRIM', K.order .. event_id, length, -1)
+  end
+end
+
+-- RQ's list may have been changed by others, so what is not at its head is removed by value.
+local function trim_queue()
+  local key = queue_key(event_id)
+  local heads, length = completed_at_head(key)
+  if length > 0 then
+    redis.call('LTRIM', key, length, -1)
+    for index = 1, length do
+      completed[heads[index]] = nil
+    end
+  end
+  if redis.call('LLEN', key) > 0 then
+    for job_id in pairs(completed) do
+      redis.call('LREM', key, 1, job_id)
+    end
+  end
+end
+
+local function refresh_projection()
+  local key = K.event .. event_id
+  local positions = redis.call('HMGET', key, 'applied', 'accepted')
+  if applied > (tonumber(positions[1]) or -1) then
+    redis.call('HSET', key, 'applied', applied, 'view', view, 'rate', rate)
+  end
+  if positions[2] and tonumber(positions[2]) < applied then
+    redis.call('HSET', key, 'accepted', applied)
+  end
+  redis.call('EXPIRE', key, K.event_ttl_seconds)
+end
+
+for index = FIRST, #ARGV, STEP do
+  completed[ARGV[index]] = true
+  write_outcome(ARGV[index], ARGV[index + 1], ARGV[index + 2], ARGV[index + 3])
+end
+register(K.rq_finished, registered.finished, result_ttl)
+register(K.rq_failed, registered.failed, failure_ttl)
+unregister(K.rq_failed, registered.finished)
+trim_order()
+trim_queue()
+if view ~= '' then
+  refresh_projection()
+end
+for channel, lines in pairs(replies) do
+  redis.call('PUBLISH', channel, table.concat(lines, '\n'))
+end
+
+if not holds_claim(event_id, token) then
+  return {0, 0, {}}
+end
+if give_back == 'always' or (redis.call('LLEN', K.order .. event_id) == 0 and has_stray(event_id) == 0) then
+  release(event_id, worker)
+  return {0, 0, {}}
+end
+redis.call('ZADD', K.leased, now_ms() + lease_ms, event_id)
+return {1, has_stray(event_id), peek(event_id, count)}

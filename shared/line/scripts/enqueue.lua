@@ -1,0 +1,68 @@
+-- Accept commands: give each its position and put it on the line, all or nothing, in one step.
+-- ARGV: line_length_max, accepted_at, then per command: job_id, event_id, data, description, reply_to.
+-- Gives per command: code, position, applied, rate. A command that is known keeps what it got the first time.
+local ACCEPTED, UNKNOWN_EVENT, LINE_FULL = 1, -1, -2
+local line_length_max, accepted_at = tonumber(ARGV[1]), ARGV[2]
+local lines, touched, answers = {}, {}, {}
+
+local function line_of(event_id)
+  if not lines[event_id] then
+    local positions = redis.call('HMGET', K.event .. event_id, 'accepted', 'applied', 'rate')
+    lines[event_id] = {
+      accepted = tonumber(positions[1]),
+      applied = tonumber(positions[2]) or 0,
+      rate = positions[3] or '',
+      length = redis.call('LLEN', K.order .. event_id),
+      new_ids = {},
+    }
+    touched[#touched + 1] = event_id
+  end
+  return lines[event_id]
+end
+
+local function accept(line, job_id, event_id, data, description, reply_to)
+  line.accepted = line.accepted + 1
+  line.length = line.length + 1
+  line.new_ids[#line.new_ids + 1] = job_id
+  redis.call('HSET', K.rq_job .. job_id,
+    'data', data, 'created_at', accepted_at, 'enqueued_at', accepted_at, 'position', line.accepted,
+    'origin', K.queue_name_prefix .. event_id, 'status', 'queued', 'description', description)
+  if reply_to ~= '' then
+    redis.call('HSET', K.rq_job .. job_id, 'reply_to', reply_to)
+  end
+  return line.accepted
+end
+
+local function answer(code, position, line)
+  answers[#answers + 1] = code
+  answers[#answers + 1] = position
+  answers[#answers + 1] = line.applied
+  answers[#answers + 1] = line.rate
+end
+
+for index = 3, #ARGV, 5 do
+  local job_id, event_id = ARGV[index], ARGV[index + 1]
+  local line = line_of(event_id)
+  local known_position = redis.call('HGET', K.rq_job .. job_id, 'position')
+  if known_position then
+    answer(ACCEPTED, tonumber(known_position), line)
+  elseif not line.accepted then
+    answer(UNKNOWN_EVENT, 0, line)
+  elseif line.length >= line_length_max then
+    answer(LINE_FULL, 0, line)
+  else
+    answer(ACCEPTED, accept(line, job_id, event_id, ARGV[index + 2], ARGV[index + 3], ARGV[index + 4]), line)
+  end
+end
+
+for _, event_id in ipairs(touched) do
+  local line = lines[event_id]
+  if #line.new_ids > 0 then
+    redis.call('HSET', K.event .. event_id, 'accepted', line.accepted)
+    redis.call('RPUSH', K.order .. event_id, unpack(line.new_ids))
+    redis.call('RPUSH', queue_key(event_id), unpack(line.new_ids))
+    redis.call('SADD', K.rq_queues, queue_key(event_id))
+    make_ready(event_id)
+  end
+end
+return answers

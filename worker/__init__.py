@@ -1,0 +1,1 @@
+"""The consumers: claim an event, apply its commands in batches, complete them."""

@@ -1,0 +1,242 @@
+"""A batch of commands in one transaction: lock, prefetch, apply, write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from shared.clock import Clock, format_time
+from shared.database import statements
+from shared.database.engine import Database
+from shared.domain import (
+    BookingState,
+    BookTickets,
+    CancelBooking,
+    EventState,
+    Outcome,
+    OutcomeCode,
+    apply_batch,
+)
+from shared.errors import OutOfTurn, StaleClaim
+from shared.line.codec import WaitingCommand
+from shared.line.consumer import NO_CLAIM
+from shared.records import (
+    BookingRecord,
+    EventRecord,
+    EventView,
+    JobResult,
+    LedgerRecord,
+    OutcomeDetail,
+    event_view,
+    job_result,
+)
+from worker.records import BatchRecords, batch_records, ledger_record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedBatch:
+    """What the database holds after a batch: the outcome of each command, in order, and the event.
+
+    `view` is None if the event does not exist; `fresh` counts the commands that were not applied before.
+    """
+
+    results: Sequence[tuple[str, JobResult]]
+    view: EventView | None
+    applied_position: int
+    fresh: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prefetched:
+    """All that a batch reads, read before anything is decided."""
+
+    recorded: Mapping[str, LedgerRecord]
+    fresh: Sequence[WaitingCommand]
+    bookings: Mapping[str, BookingRecord]
+    state: EventState
+
+
+def apply_to_database(
+    database: Database, clock: Clock, event_id: str, waiting: Sequence[WaitingCommand], token: int
+) -> AppliedBatch:
+    """Apply commands to the database, each exactly once, and give the outcome of each.
+
+    A command that was applied before gives its recorded outcome again.
+
+    Raises:
+        StaleClaim: a newer consumer has worked on this event; nothing was applied.
+        OutOfTurn: the commands don't follow those that were applied last; nothing was applied.
+        DatabaseUnavailable: PostgreSQL did not answer; the batch was applied as a whole or not at all.
+    """
+    with database.transaction() as connection:
+        event = statements.lock_event(connection, event_id)
+        if event is None:
+            return _fail_without_event(connection, event_id, waiting, clock.now())
+        _refuse_stale_claim(event, token)
+        prefetched = _prefetch(connection, event, waiting)
+        state, outcomes = apply_batch(prefetched.state, [fresh.command for fresh in prefetched.fresh])
+        applied_at = clock.now()
+        records = batch_records(event, prefetched.bookings, prefetched.fresh, outcomes, applied_at)
+        _write(connection, event, state, records, token, applied_at)
+    return AppliedBatch(
+        results=_results(waiting, prefetched.recorded, records.entries, applied_at),
+        view=event_view(replace(event, available_tickets=state.available_tickets)),
+        applied_position=event.applied_position + len(records.entries),
+        fresh=len(records.entries),
+    )
+
+
+def _refuse_stale_claim(event: EventRecord, token: int) -> None:
+    if token != NO_CLAIM and token < event.fencing_token:
+        raise StaleClaim(event.fencing_token)
+
+
+def _prefetch(connection: Connection, event: EventRecord, waiting: Sequence[WaitingCommand]) -> _Prefetched:
+    """Read the recorded outcomes of what was applied before, and what the rules need for the rest."""
+    recorded = _find_recorded(connection, event.applied_position, waiting)
+    fresh = _fresh_in_turn(event, waiting, recorded)
+    bookings = _find_bookings_to_cancel(connection, event, fresh)
+    user_ids = {command.command.user_id for command in fresh if isinstance(command.command, BookTickets)}
+    user_ids.update(booking.user_id for booking in bookings.values())
+    holdings = statements.active_tickets_by_user(connection, event.id, user_ids) if user_ids else {}
+    return _Prefetched(
+        recorded=recorded,
+        fresh=fresh,
+        bookings=bookings,
+        state=EventState(
+            total_tickets=event.total_tickets,
+            available_tickets=event.available_tickets,
+            max_tickets_per_user=event.max_tickets_per_user,
+            holdings=holdings,
+            bookings={booking.id: _booking_state(booking) for booking in bookings.values()},
+        ),
+    )
+
+
+def _find_recorded(
+    connection: Connection, applied_position: int, waiting: Sequence[WaitingCommand]
+) -> Mapping[str, LedgerRecord]:
+    """Positions are applied in order, so the last one tells who needs a look; a lost position doesn't."""
+    perhaps_applied = [
+        command.command.id
+        for command in waiting
+        if command.position is None or command.position <= applied_position
+    ]
+    return statements.find_ledger_records(connection, perhaps_applied) if perhaps_applied else {}
+
+
+def _fresh_in_turn(
+    event: EventRecord, waiting: Sequence[WaitingCommand], recorded: Mapping[str, LedgerRecord]
+) -> list[WaitingCommand]:
+    """The commands that are to be applied now, which must have the positions that follow the last.
+
+    One without a row in the ledger whose position is another's is left out; its outcome says so.
+    """
+    fresh: list[WaitingCommand] = []
+    for command in waiting:
+        next_position = event.applied_position + len(fresh) + 1
+        position = next_position if command.position is None else command.position
+        if command.command.id in recorded or position < next_position:
+            continue
+        if position > next_position:
+            raise OutOfTurn(f"position {position} waits where {next_position} comes next")
+        fresh.append(command)
+    return fresh
+
+
+def _find_bookings_to_cancel(
+    connection: Connection, event: EventRecord, fresh: Sequence[WaitingCommand]
+) -> dict[str, BookingRecord]:
+    ids = {command.command.booking_id for command in fresh if isinstance(command.command, CancelBooking)}
+    found = statements.find_bookings(connection, ids) if ids else {}
+    return {booking.id: booking for booking in found.values() if booking.event_id == event.id}
+
+
+def _booking_state(booking: BookingRecord) -> BookingState:
+    return BookingState(user_id=booking.user_id, ticket_count=booking.ticket_count, status=booking.status)
+
+
+def _write(
+    connection: Connection,
+    event: EventRecord,
+    state: EventState,
+    records: BatchRecords,
+    token: int,
+    applied_at: datetime,
+) -> None:
+    if records.made:
+        statements.insert_bookings(connection, list(records.made.values()))
+    if records.cancelled:
+        statements.cancel_bookings(connection, records.cancelled, applied_at)
+    if records.entries:
+        statements.insert_ledger_records(connection, records.entries)
+        statements.update_event(
+            connection,
+            event.id,
+            available_tickets=state.available_tickets,
+            applied_position=event.applied_position + len(records.entries),
+            fencing_token=max(token, event.fencing_token),
+            moment=applied_at,
+        )
+
+
+def _results(
+    waiting: Sequence[WaitingCommand],
+    recorded: Mapping[str, LedgerRecord],
+    entries: Iterable[LedgerRecord],
+    applied_at: datetime,
+) -> list[tuple[str, JobResult]]:
+    """One result per command, in order."""
+    known = {**recorded, **{entry.job_id: entry for entry in entries}}
+    return [
+        (
+            command.command.id,
+            job_result(known[command.command.id])
+            if command.command.id in known
+            else _position_taken(applied_at),
+        )
+        for command in waiting
+    ]
+
+
+def _position_taken(applied_at: datetime) -> JobResult:
+    """Redis has lost what it had acknowledged and given a position twice; the first keeps it."""
+    return JobResult(
+        status=OutcomeCode.POSITION_TAKEN.job_status.value,
+        outcome=OutcomeCode.POSITION_TAKEN.value,
+        booking_id=None,
+        applied_at=format_time(applied_at),
+        detail=OutcomeDetail(reason="Redis gave this position twice; submit the command again"),
+    )
+
+
+def _fail_without_event(
+    connection: Connection, event_id: str, waiting: Sequence[WaitingCommand], applied_at: datetime
+) -> AppliedBatch:
+    """Commands for an event that PostgreSQL does not have fail, each with its row in the ledger."""
+    statements.lock_missing_event(connection, event_id)
+    last_position = statements.last_ledger_position(connection, event_id)
+    recorded = _find_recorded(connection, last_position, waiting)
+    entries = [
+        ledger_record(
+            event_id,
+            position,
+            command,
+            Outcome(command_id=command.command.id, code=OutcomeCode.EVENT_NOT_FOUND),
+            OutcomeDetail(reason=f"event {event_id} does not exist"),
+            applied_at,
+        )
+        for position, command in enumerate(
+            (command for command in waiting if command.command.id not in recorded), start=last_position + 1
+        )
+    ]
+    statements.insert_ledger_records(connection, entries)
+    return AppliedBatch(
+        results=_results(waiting, recorded, entries, applied_at),
+        view=None,
+        applied_position=last_position + len(entries),
+        fresh=len(entries),
+    )

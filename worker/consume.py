@@ -1,0 +1,183 @@
+"""The loop of a worker: claim an event, work on it for a fair stretch, give it back, or sleep."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+
+from shared.clock import Clock
+from shared.database.engine import Database
+from shared.domain import JobStatus
+from shared.errors import DatabaseUnavailable, LineUnavailable, OutOfTurn, StaleClaim
+from shared.line.consumer import Claim, Completion, Consumer, GiveBack, Peeked, Sleeper
+from shared.line.presence import Presence
+from shared.log import log_event
+from shared.settings import Settings
+from worker.batch import AppliedBatch, apply_to_database
+
+logger = logging.getLogger(__name__)
+
+_HEARTBEATS_PER_TTL = 4
+_PAUSE_SECONDS_MIN = 0.1
+_PAUSE_SECONDS_MAX = 2.0
+_RATE_WEIGHT_OF_NEWEST = 0.3
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What a worker has done since its birth."""
+
+    applied: int = 0
+    failed: int = 0
+    working_seconds: float = 0.0
+    rate: float = 0.0
+
+
+class Worker:
+    """Applies the commands of one event at a time, of any number of events in turn, until it is stopped."""
+
+    def __init__(
+        self,
+        database: Database,
+        consumer: Consumer,
+        sleeper: Sleeper,
+        presence: Presence,
+        clock: Clock,
+        settings: Settings,
+    ) -> None:
+        self._database = database
+        self._consumer = consumer
+        self._sleeper = sleeper
+        self._presence = presence
+        self._clock = clock
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._tally = _Tally()
+        self._next_heartbeat_at = 0.0
+        self._next_sweep_at = 0.0
+        self._pause_seconds = _PAUSE_SECONDS_MIN
+
+    def stop(self) -> None:
+        """Ask the worker to finish its batch, give its event back and leave."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Work until `stop` is called. Servers that are away are waited for; anything else is raised."""
+        while not self._stopping.is_set():
+            try:
+                self._turn()
+                self._pause_seconds = _PAUSE_SECONDS_MIN
+            except (LineUnavailable, DatabaseUnavailable, OutOfTurn) as error:
+                log_event(
+                    logger,
+                    logging.ERROR if isinstance(error, OutOfTurn) else logging.WARNING,
+                    "work interrupted, trying again",
+                    reason=error,
+                    pause_seconds=self._pause_seconds,
+                )
+                self._stopping.wait(self._pause_seconds)
+                self._pause_seconds = min(self._pause_seconds * 2, _PAUSE_SECONDS_MAX)
+        self._leave()
+
+    def _turn(self) -> None:
+        self._heartbeat_if_due()
+        self._sweep_if_due()
+        claim = self._consumer.claim()
+        if claim is None:
+            self._sleeper.wait()
+            return
+        if claim.taken_from is not None:
+            log_event(
+                logger,
+                logging.WARNING,
+                "event taken over",
+                event_id=claim.event_id,
+                token=claim.token,
+                taken_from=claim.taken_from,
+            )
+        try:
+            self._work_on(claim)
+        except StaleClaim as stale:
+            log_event(
+                logger, logging.WARNING, "stale claim given up", event_id=claim.event_id, token=claim.token
+            )
+            self._consumer.release(claim.event_id, claim.token, newest_token=stale.newest_token)
+        except (DatabaseUnavailable, OutOfTurn):
+            self._consumer.release(claim.event_id, claim.token)
+            raise
+
+    def _work_on(self, claim: Claim) -> None:
+        """Apply batch after batch until the line is empty, the stretch is over or the claim is lost."""
+        stretch_ends_at = self._clock.monotonic_seconds() + self._settings.stretch_seconds_max
+        peeked: Peeked | None = claim.peeked
+        batches = 0
+        while peeked is not None:
+            batches += 1
+            if peeked.has_stray:
+                self._remove_strays(claim.event_id)
+            if not peeked.commands:
+                self._consumer.release(claim.event_id, claim.token)
+                return
+            over = (
+                batches >= self._settings.stretch_batches_max
+                or self._stopping.is_set()
+                or self._clock.monotonic_seconds() >= stretch_ends_at
+            )
+            peeked = self._step(claim, peeked, GiveBack.ALWAYS if over else GiveBack.IF_EMPTY)
+
+    def _step(self, claim: Claim, peeked: Peeked, give_back: GiveBack) -> Peeked | None:
+        """One batch: apply it to the database, then complete it in the line."""
+        started_at = self._clock.now()
+        started_seconds = self._clock.monotonic_seconds()
+        batch = apply_to_database(self._database, self._clock, claim.event_id, peeked.commands, claim.token)
+        self._count(batch, self._clock.monotonic_seconds() - started_seconds)
+        completion = Completion(
+            results=batch.results,
+            view=batch.view,
+            applied_position=batch.applied_position,
+            rate=self._tally.rate,
+            started_at=started_at,
+            ended_at=self._clock.now(),
+        )
+        return self._consumer.complete(claim.event_id, claim.token, completion, give_back)
+
+    def _count(self, batch: AppliedBatch, seconds: float) -> None:
+        failed = sum(1 for _, result in batch.results if result["status"] == JobStatus.FAILED)
+        tally = self._tally
+        tally.applied += batch.fresh - failed
+        tally.failed += failed
+        tally.working_seconds += seconds
+        newest_rate = len(batch.results) / max(seconds, 1e-6)
+        tally.rate += (newest_rate - tally.rate) * (_RATE_WEIGHT_OF_NEWEST if tally.rate else 1.0)
+
+    def _remove_strays(self, event_id: str) -> None:
+        foreign = self._consumer.remove_strays(event_id)
+        if foreign:
+            log_event(logger, logging.WARNING, "foreign jobs failed", event_id=event_id, jobs=foreign)
+
+    def _sweep_if_due(self) -> None:
+        now = self._clock.monotonic_seconds()
+        if now < self._next_sweep_at:
+            return
+        self._next_sweep_at = now + self._settings.sweep_seconds
+        found = self._consumer.sweep()
+        if found:
+            log_event(logger, logging.WARNING, "stranded events found", events=found)
+
+    def _heartbeat_if_due(self) -> None:
+        now = self._clock.monotonic_seconds()
+        if now < self._next_heartbeat_at:
+            return
+        self._presence.heartbeat(
+            applied=self._tally.applied,
+            failed=self._tally.failed,
+            working_seconds=self._tally.working_seconds,
+        )
+        self._next_heartbeat_at = now + self._settings.worker_ttl_seconds / _HEARTBEATS_PER_TTL
+
+    def _leave(self) -> None:
+        try:
+            self._presence.leave()
+        except LineUnavailable as error:
+            log_event(logger, logging.WARNING, "left without taking the worker off RQ's list", reason=error)
