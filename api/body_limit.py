@@ -1,4 +1,7 @@
-"""An ASGI middleware that refuses bodies over the bound, declared or not."""
+"""An ASGI middleware that refuses bodies over the bound, declared or not, with a problem.
+
+FastAPI's own `max_body_size` answers in plain text.
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ class ApiContext:
     replies: Replies
 
 
-def _context(request: Request) -> ApiContext:
+async def _context(request: Request) -> ApiContext:
+    """Not a plain function: FastAPI would run that in a thread, for every request."""
     context: ApiContext = request.app.state.context
     return context
 

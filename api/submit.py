@@ -23,6 +23,7 @@ from shared.line.producer import Acceptance, Submission
 from shared.records import CommandPayload, EventRecord, event_view
 
 _RETRY_AFTER_SECONDS_MAX = 30
+_dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 async def submit_command(
@@ -73,7 +74,7 @@ def retry_after_seconds(job: JobDocument) -> int:
 
 def json_response(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """JSON that has its final form already."""
-    return Response(json.dumps(document), status, dict(headers or {}), media_type="application/json")
+    return Response(_dumps(document), status, dict(headers or {}), media_type="application/json")
 
 
 async def find_event(context: ApiContext, event_id: str) -> EventRecord:

@@ -19,6 +19,8 @@ COMMAND_VERSION = 1
 JOB_FUNCTION = "worker.stock.apply_command"
 """What RQ's stock worker imports and calls; ours never imports what a job names."""
 
+_ZLIB_HEADER = b"\x78"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingCommand:
@@ -64,7 +66,7 @@ def decode_waiting_command(
     try:
         payload = decode_payload(data)
         command = _command(job_id, payload)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         reason = f"the command can't be read: {error!r}" if data else "its record was deleted from Redis"
         return WaitingCommand(
             command=UnreadableCommand(id=job_id, reason=reason[: limits.REASON_LENGTH_MAX]),
@@ -90,13 +92,23 @@ def decode_payload(data: bytes | None) -> CommandPayload:
     """
     if data is None:
         raise ValueError("there is no data")
-    function, _, arguments, _ = json.loads(data)
+    function, _, arguments, _ = json.loads(_inflated(data))
     if function != JOB_FUNCTION:
         raise ValueError(f"the function {function!r} is not on the list of those that are allowed")
     payload = arguments[1]
     if not isinstance(payload, dict):
         raise TypeError("the payload is not an object")
     return cast(CommandPayload, payload)
+
+
+def _inflated(data: bytes) -> bytes:
+    """We write jobs as they are; RQ compresses one that it saves again."""
+    if not data.startswith(_ZLIB_HEADER):
+        return data
+    try:
+        return zlib.decompressobj().decompress(data, limits.REQUEST_BODY_BYTES_MAX * 2)
+    except zlib.error as error:
+        raise ValueError(f"the data is spoilt: {error}") from error
 
 
 def encode_return_value(result: JobResult) -> str:

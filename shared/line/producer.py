@@ -217,5 +217,5 @@ def _job_record(job_id: str, found: list[Any]) -> JobRecord:
 def _payload_or_none(data: bytes) -> CommandPayload | None:
     try:
         return decode_payload(data)
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, RecursionError):
         return None

@@ -26,10 +26,13 @@ local function holds_claim(event_id, token)
     and redis.call('ZSCORE', K.leased, event_id) ~= false
 end
 
+-- A worker whose entry has expired is not brought back by half; its next heartbeat writes all of it.
 local function show_worker(worker, state, event_id)
   local key = K.rq_worker .. worker
   local queue = event_id and (K.queue_name_prefix .. event_id) or ''
-  redis.call('HSET', key, 'state', state, 'queues', queue)
+  if redis.call('EXISTS', key) == 1 then
+    redis.call('HSET', key, 'state', state, 'queues', queue)
+  end
 end
 
 local function release(event_id, worker)

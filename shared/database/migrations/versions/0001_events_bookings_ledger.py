@@ -22,12 +22,12 @@ def upgrade() -> None:
         sa.Column("fencing_token", sa.BigInteger(), nullable=False, server_default=sa.text("0")),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="events_pkey"),
-        sa.CheckConstraint("total_tickets > 0", name="events_total_tickets_check"),
+        sa.PrimaryKeyConstraint("id", name=op.f("events_pkey")),
+        sa.CheckConstraint("total_tickets > 0", name=op.f("events_total_tickets_check")),
         sa.CheckConstraint(
-            "available_tickets BETWEEN 0 AND total_tickets", name="events_available_tickets_check"
+            "available_tickets BETWEEN 0 AND total_tickets", name=op.f("events_available_tickets_check")
         ),
-        sa.CheckConstraint("max_tickets_per_user > 0", name="events_max_tickets_per_user_check"),
+        sa.CheckConstraint("max_tickets_per_user > 0", name=op.f("events_max_tickets_per_user_check")),
         postgresql_with={"fillfactor": "50"},
     )
     op.create_table(
@@ -39,10 +39,10 @@ def upgrade() -> None:
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="bookings_pkey"),
-        sa.ForeignKeyConstraint(["event_id"], ["events.id"], name="bookings_event_id_fkey"),
-        sa.CheckConstraint("ticket_count > 0", name="bookings_ticket_count_check"),
-        sa.CheckConstraint("status IN ('active', 'cancelled')", name="bookings_status_check"),
+        sa.PrimaryKeyConstraint("id", name=op.f("bookings_pkey")),
+        sa.ForeignKeyConstraint(["event_id"], ["events.id"], name=op.f("bookings_event_id_fkey")),
+        sa.CheckConstraint("ticket_count > 0", name=op.f("bookings_ticket_count_check")),
+        sa.CheckConstraint("status IN ('active', 'cancelled')", name=op.f("bookings_status_check")),
     )
     op.create_index("bookings_event_id_user_id_idx", "bookings", ["event_id", "user_id"])
     op.create_table(
@@ -57,10 +57,10 @@ def upgrade() -> None:
         sa.Column("booking_id", sa.Uuid(), nullable=True),
         sa.Column("accepted_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("applied_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("job_id", name="ledger_pkey"),
-        sa.UniqueConstraint("event_id", "position", name="ledger_event_id_position_key"),
-        sa.CheckConstraint("position > 0", name="ledger_position_check"),
-        sa.CheckConstraint("kind IN ('book', 'cancel', 'unknown')", name="ledger_kind_check"),
+        sa.PrimaryKeyConstraint("job_id", name=op.f("ledger_pkey")),
+        sa.UniqueConstraint("event_id", "position", name=op.f("ledger_event_id_position_key")),
+        sa.CheckConstraint("position > 0", name=op.f("ledger_position_check")),
+        sa.CheckConstraint("kind IN ('book', 'cancel', 'unknown')", name=op.f("ledger_kind_check")),
     )
 
 

@@ -1,0 +1,113 @@
+"""What the figures were measured on: the machine, its disk, the servers and their settings."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg2
+import redis
+
+from bench.processes import BenchmarkError
+from local.servers import PostgresServer, ValkeyServer
+
+FSYNC_SAMPLES = 200
+FSYNC_BLOCK = bytes(8192)
+MUST_BE_ON = ("fsync", "synchronous_commit", "full_page_writes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What a reader needs to know to compare the figures with their own."""
+
+    processor: str
+    cores: int
+    memory_gib: float
+    load_average_before: float
+    kernel: str
+    python: str
+    wrk: str
+    postgresql: str
+    valkey: str
+    valkey_appendfsync: str
+    fsync_us_p50: float
+    fsync_us_p99: float
+
+
+def describe_machine(directory: Path, wrk: str) -> Machine:
+    """Look at the machine and, by starting both servers once, at the servers.
+
+    Raises:
+        BenchmarkError: PostgreSQL or Valkey would not make durable what it says is done.
+    """
+    fsync_us_p50, fsync_us_p99 = _fsync_us(directory)
+    valkey_version, appendfsync = _describe_valkey(directory / "valkey")
+    return Machine(
+        processor=_processor(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        load_average_before=round(os.getloadavg()[0], 2),
+        kernel=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        wrk=wrk,
+        postgresql=_describe_postgres(directory / "postgres"),
+        valkey=valkey_version,
+        valkey_appendfsync=appendfsync,
+        fsync_us_p50=round(fsync_us_p50),
+        fsync_us_p99=round(fsync_us_p99),
+    )
+
+
+def _describe_postgres(directory: Path) -> str:
+    with PostgresServer(directory) as postgres:
+        connection = psycopg2.connect(postgres.url)
+        try:
+            with connection.cursor() as cursor:
+                for setting in MUST_BE_ON:
+                    if _show(cursor, setting) != "on":
+                        raise BenchmarkError(f"PostgreSQL has {setting} off; its figures would mean nothing")
+                return _show(cursor, "server_version")
+        finally:
+            connection.close()
+
+
+def _show(cursor: psycopg2.extensions.cursor, setting: str) -> str:
+    cursor.execute("SELECT current_setting(%s)", (setting,))
+    row = cursor.fetchone()
+    return "" if row is None else str(row[0])
+
+
+def _describe_valkey(directory: Path) -> tuple[str, str]:
+    with ValkeyServer(directory) as valkey, redis.Redis.from_url(valkey.url, decode_responses=True) as client:
+        configuration = client.config_get("append*")
+        if configuration["appendonly"] != "yes" or configuration["appendfsync"] != "always":
+            raise BenchmarkError("Valkey does not write each command to disk; its figures would mean nothing")
+        about = client.info("server")
+        return str(about.get("valkey_version", about["redis_version"])), str(configuration["appendfsync"])
+
+
+def _fsync_us(directory: Path) -> tuple[float, float]:
+    """Median and 99th percentile of a durable write on the disk of the data, in microseconds."""
+    path = directory / "fsync-probe"
+    samples = []
+    with path.open("wb", buffering=0) as file:
+        for _ in range(FSYNC_SAMPLES):
+            started = time.perf_counter()
+            file.write(FSYNC_BLOCK)
+            os.fdatasync(file.fileno())
+            samples.append((time.perf_counter() - started) * 1e6)
+    path.unlink()
+    return statistics.median(samples), statistics.quantiles(samples, n=100)[98]
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()

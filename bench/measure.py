@@ -1,0 +1,145 @@
+"""One measurement: book for a while, wait until the line is drained, count in PostgreSQL, check."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import httpx
+import psycopg2
+from psycopg2 import sql
+
+from bench.load import Load, book_for
+from bench.processes import BenchmarkError
+from bench.targets import Target
+
+TICKETS = 5_000_000
+"""More than can be sold in a run, so that every command is a booking and none a refusal."""
+
+WARM_UP_SECONDS = 1
+DRAIN_SECONDS_MAX = 120.0
+SETTLED_SECONDS = 0.5
+"""The count must stand still so long to be called final; this time is not part of the figure."""
+POLL_SECONDS = 0.02
+
+TICKETS_GONE = "SELECT total_tickets - available_tickets FROM {schema}.events WHERE id = %s"
+BOOKINGS = "SELECT count(*) FROM {schema}.bookings WHERE event_id = %s"
+BOOKED = "SELECT count(*) FROM {schema}.ledger WHERE event_id = %s AND outcome = 'booked'"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What one event's tables say."""
+
+    tickets_gone: int
+    bookings: int
+    booked_in_ledger: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The figures of one measurement."""
+
+    accepted: int
+    accepted_seconds: float
+    applied: int
+    applied_seconds: float
+    refused: int
+
+    @property
+    def accepted_per_second(self) -> float:
+        """Answers of success in the time in which the load ran."""
+        return self.accepted / self.accepted_seconds
+
+    @property
+    def applied_per_second(self) -> float:
+        """Bookings in PostgreSQL in the time from the first request to the last of them."""
+        return self.applied / self.applied_seconds
+
+
+def measure(target: Target, *, seconds: int, connections: int) -> Result:
+    """Measure bookings on one hot event, after a short warm-up on another event.
+
+    Raises:
+        BenchmarkError: something broke, or the count is not what the clients were told.
+    """
+    with httpx.Client(base_url=target.base_url, timeout=10.0) as client:
+        _book_and_drain(client, target, WARM_UP_SECONDS, connections)
+        return _book_and_drain(client, target, seconds, connections)
+
+
+def _book_and_drain(client: httpx.Client, target: Target, seconds: int, connections: int) -> Result:
+    event_id = _create_event(client)
+    started = time.monotonic()
+    load = book_for(seconds, connections=connections, base_url=target.base_url, event_id=event_id)
+    target.check()
+    drained = _await_drained(client, target, event_id, load.accepted)
+    tally = _tally(target, event_id)
+    _check(tally, load, connections)
+    return Result(
+        accepted=load.accepted,
+        accepted_seconds=load.seconds,
+        applied=tally.bookings,
+        applied_seconds=drained - started,
+        refused=load.refused,
+    )
+
+
+def _create_event(client: httpx.Client) -> str:
+    answer = client.post("/events", json={"name": "Benchmark", "total_tickets": TICKETS})
+    if answer.status_code != httpx.codes.CREATED:
+        raise BenchmarkError(f"POST /events answered {answer.status_code}: {answer.text}")
+    return str(answer.json()["id"])
+
+
+def _await_drained(client: httpx.Client, target: Target, event_id: str, accepted: int) -> float:
+    """Wait until all that was accepted is applied; the moment at which the final count was first seen."""
+    deadline = time.monotonic() + DRAIN_SECONDS_MAX
+    gone, changed_at = -1, time.monotonic()
+    while time.monotonic() < deadline:
+        target.check()
+        event = client.get(f"/events/{event_id}").raise_for_status().json()
+        seen_at = time.monotonic()
+        if TICKETS - event["available_tickets"] != gone:
+            gone, changed_at = TICKETS - event["available_tickets"], seen_at
+        elif gone >= accepted and seen_at - changed_at >= SETTLED_SECONDS:
+            return changed_at
+        time.sleep(POLL_SECONDS)
+    raise BenchmarkError(
+        f"{accepted} accepted, but only {gone} applied {DRAIN_SECONDS_MAX:.0f} s after the load"
+    )
+
+
+def _tally(target: Target, event_id: str) -> Tally:
+    connection = psycopg2.connect(target.database_url)
+    try:
+        with connection.cursor() as cursor:
+            return Tally(
+                tickets_gone=_number(cursor, target, TICKETS_GONE, event_id),
+                bookings=_number(cursor, target, BOOKINGS, event_id),
+                booked_in_ledger=_number(cursor, target, BOOKED, event_id) if target.has_ledger else None,
+            )
+    finally:
+        connection.close()
+
+
+def _number(cursor: psycopg2.extensions.cursor, target: Target, statement: str, event_id: str) -> int:
+    cursor.execute(sql.SQL(statement).format(schema=sql.Identifier(target.schema)), (event_id,))
+    row = cursor.fetchone()
+    if row is None:
+        raise BenchmarkError(f"event {event_id} is not in PostgreSQL")
+    return int(row[0])
+
+
+def _check(tally: Tally, load: Load, connections: int) -> None:
+    """What clients were told, what is sold, what is booked and what the ledger says must agree."""
+    counts = {tally.tickets_gone, tally.bookings}
+    if tally.booked_in_ledger is not None:
+        counts.add(tally.booked_in_ledger)
+    if len(counts) != 1:
+        raise BenchmarkError(f"WRONG RESULT, the counts of one event disagree: {tally}")
+    # When wrk stops, each connection may have a request on its way whose answer nobody reads.
+    if not load.accepted <= tally.bookings <= load.accepted + connections:
+        raise BenchmarkError(
+            f"WRONG RESULT: clients were told of {load.accepted} bookings, PostgreSQL has {tally.bookings}"
+        )

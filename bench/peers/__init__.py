@@ -1,0 +1,1 @@
+"""What Onsale is measured against: small programs, each written as its friends would write it."""

@@ -1,0 +1,109 @@
+"""What is measured: the synchronous peer and Onsale, each started afresh with servers of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.processes import Process, await_http, check_alive, free_port, run_to_end, running
+from local.servers import PostgresServer, ValkeyServer
+
+MIGRATE_SECONDS_MAX = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerSetting:
+    """How many bookings the peer tries at once."""
+
+    processes: int
+    pool_size: int
+    pool_overflow: int
+    threads: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.processes} process{'es' if self.processes > 1 else ''}, "
+            f"pool {self.pool_size}+{self.pool_overflow}, {self.threads} threads"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A running system: where it listens, where its tables are, and whether it still lives."""
+
+    base_url: str
+    database_url: str
+    schema: str
+    has_ledger: bool
+    check: Callable[[], None]
+
+
+@contextmanager
+def synchronous_peer(directory: Path, setting: PeerSetting) -> Iterator[Target]:
+    """The synchronous peer with a fresh PostgreSQL, for the length of the block."""
+    with ExitStack() as stack:
+        postgres = stack.enter_context(PostgresServer(directory / "postgres"))
+        environment = {
+            "DATABASE_URL": postgres.url,
+            "PEER_POOL_SIZE": str(setting.pool_size),
+            "PEER_POOL_OVERFLOW": str(setting.pool_overflow),
+            "PEER_THREADS": str(setting.threads),
+        }
+        base_url, processes = _serve(
+            stack,
+            "bench.peers.synchronous:app",
+            environment,
+            directory,
+            options=["--workers", str(setting.processes)],
+        )
+        yield Target(
+            base_url=base_url,
+            database_url=postgres.url,
+            schema="peer",
+            has_ledger=False,
+            check=lambda: check_alive(processes, directory),
+        )
+
+
+@contextmanager
+def onsale(directory: Path, workers: int) -> Iterator[Target]:
+    """Onsale with a fresh PostgreSQL and a fresh Valkey, for the length of the block."""
+    with ExitStack() as stack:
+        postgres = stack.enter_context(PostgresServer(directory / "postgres"))
+        valkey = stack.enter_context(ValkeyServer(directory / "valkey"))
+        environment = {"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url}
+        migrate = [sys.executable, "-m", "worker", "migrate"]
+        run_to_end(migrate, environment, directory / "migrate.log", MIGRATE_SECONDS_MAX)
+        base_url, processes = _serve(stack, "api.main:app", environment, directory)
+        for number in range(1, workers + 1):
+            name = f"worker-{number}"
+            command = [sys.executable, "-m", "worker"]
+            processes[name] = stack.enter_context(running(command, environment, directory / f"{name}.log"))
+        yield Target(
+            base_url=base_url,
+            database_url=postgres.url,
+            schema="public",
+            has_ledger=True,
+            check=lambda: check_alive(processes, directory),
+        )
+
+
+def _serve(
+    stack: ExitStack,
+    application: str,
+    environment: dict[str, str],
+    directory: Path,
+    options: list[str] | None = None,
+) -> tuple[str, dict[str, Process]]:
+    """Start an HTTP server and wait until it answers; its URL, and its process by name."""
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", application, "--no-access-log"]
+    command += ["--host", "127.0.0.1", "--port", str(port), *(options or [])]
+    log = directory / "api.log"
+    process = stack.enter_context(running(command, environment, log))
+    base_url = f"http://127.0.0.1:{port}"
+    await_http(f"{base_url}/openapi.json", process, log)
+    return base_url, {"api": process}

@@ -1,0 +1,182 @@
+"""Small builders, so that a test says only what it is about."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import redis
+from sqlalchemy import text
+
+from shared.clock import SystemClock
+from shared.database import statements
+from shared.database.engine import Database
+from shared.domain import BookingStatus, OutcomeCode
+from shared.identifiers import new_id
+from shared.line.codec import book_payload
+from shared.line.connections import connect, connect_async
+from shared.line.consumer import Completion, Consumer, GiveBack, Sleeper
+from shared.line.presence import Presence
+from shared.line.producer import Acceptance, Producer, Submission
+from shared.records import CommandPayload, EventRecord, JobResult, event_view
+from shared.settings import Settings
+from worker.batch import AppliedBatch
+from worker.consume import Worker
+
+Result = TypeVar("Result")
+
+_WAIT_SECONDS_MAX = 30.0
+
+
+def wait_until(condition: Callable[[], object], seconds: float = _WAIT_SECONDS_MAX) -> None:
+    """Wait for something that happens elsewhere; fail after a generous while."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "this has not happened in time"
+        time.sleep(0.01)
+
+
+def build_worker(settings: Settings, database: Database, *, name: str) -> Worker:
+    clock = SystemClock()
+    client = connect(settings)
+    return Worker(
+        database,
+        Consumer(client, settings, worker_name=name),
+        Sleeper(
+            connect(settings, blocking_seconds=settings.idle_wait_seconds),
+            idle_wait_seconds=settings.idle_wait_seconds,
+        ),
+        Presence(client, clock, worker_name=name, ttl_seconds=settings.worker_ttl_seconds),
+        clock,
+        settings,
+    )
+
+
+def create_event(
+    database: Database, *, total_tickets: int = 10, max_tickets_per_user: int = 2
+) -> EventRecord:
+    """An event in PostgreSQL that Redis does not know yet."""
+    event = EventRecord(
+        id=new_id(),
+        name="Test Event",
+        total_tickets=total_tickets,
+        available_tickets=total_tickets,
+        max_tickets_per_user=max_tickets_per_user,
+        applied_position=0,
+        fencing_token=0,
+        created_at=SystemClock().now(),
+    )
+    with database.transaction() as connection:
+        statements.insert_event(connection, event)
+    return event
+
+
+def with_producer(
+    settings: Settings,
+    use: Callable[[Producer], Awaitable[Result]],
+    *,
+    line_length_max: int = 1_000,
+) -> Result:
+    """Run something with a producer, in an event loop of its own."""
+
+    async def run() -> Result:
+        client = connect_async(settings)
+        try:
+            return await use(Producer(client, SystemClock(), line_length_max=line_length_max))
+        finally:
+            await client.aclose()
+
+    return asyncio.run(run())
+
+
+def seed(settings: Settings, event: EventRecord) -> None:
+    async def use(producer: Producer) -> None:
+        await producer.seed_event(
+            event_view(event), applied_position=event.applied_position, fencing_token=event.fencing_token
+        )
+
+    with_producer(settings, use)
+
+
+def book(event_id: str, user_id: str, ticket_count: int = 1) -> Submission:
+    return Submission(job_id=new_id(), event_id=event_id, payload=book_payload(user_id, ticket_count))
+
+
+def submission(event_id: str, payload: CommandPayload) -> Submission:
+    return Submission(job_id=new_id(), event_id=event_id, payload=payload)
+
+
+def submit(settings: Settings, submissions: Sequence[Submission]) -> list[Acceptance]:
+    """Accept commands in this order."""
+
+    async def use(producer: Producer) -> list[Acceptance]:
+        return await asyncio.gather(*(producer.submit(each) for each in submissions))
+
+    return with_producer(settings, use)
+
+
+def completion_of(batch: AppliedBatch) -> Completion:
+    now = SystemClock().now()
+    return Completion(
+        results=batch.results,
+        view=batch.view,
+        applied_position=batch.applied_position,
+        rate=1000.0,
+        started_at=now,
+        ended_at=now,
+    )
+
+
+def complete(
+    consumer: Consumer,
+    event_id: str,
+    token: int,
+    batch: AppliedBatch,
+    give_back: GiveBack = GiveBack.IF_EMPTY,
+) -> object:
+    return consumer.complete(event_id, token, completion_of(batch), give_back)
+
+
+def outcomes_in_ledger(database: Database, event_id: str) -> list[tuple[int, str, OutcomeCode]]:
+    """Position, job id and outcome of every ledger row of an event, in order of position."""
+    with database.transaction() as connection:
+        rows = connection.execute(
+            text("SELECT position, job_id, outcome FROM ledger WHERE event_id = :id ORDER BY position"),
+            {"id": event_id},
+        ).all()
+    return [(position, str(job_id), OutcomeCode(outcome)) for position, job_id, outcome in rows]
+
+
+def assert_books_balance(database: Database, event_id: str) -> None:
+    """I1 to I4 for one event, asked of the database itself."""
+    with database.transaction() as connection:
+        event = statements.find_event(connection, event_id)
+        assert event is not None
+        active = connection.execute(
+            text(
+                "SELECT user_id, sum(ticket_count) FROM bookings"
+                " WHERE event_id = :id AND status = :active GROUP BY user_id"
+            ),
+            {"id": event_id, "active": BookingStatus.ACTIVE.value},
+        ).all()
+        booking_ids = {
+            str(id)
+            for (id,) in connection.execute(
+                text("SELECT id FROM bookings WHERE event_id = :id"), {"id": event_id}
+            )
+        }
+    entries = outcomes_in_ledger(database, event_id)
+    assert event.available_tickets == event.total_tickets - sum(tickets for _, tickets in active)
+    assert all(tickets <= event.max_tickets_per_user for _, tickets in active)
+    assert [position for position, _, _ in entries] == list(range(1, event.applied_position + 1))
+    assert booking_ids == {job_id for _, job_id, outcome in entries if outcome is OutcomeCode.BOOKED}
+
+
+def result_of(results: Sequence[tuple[str, JobResult]], job_id: str) -> JobResult:
+    return dict(results)[job_id]
+
+
+def queue_length(client: redis.Redis, event_id: str) -> int:
+    return int(client.llen(f"rq:queue:event:{event_id}"))

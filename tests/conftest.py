@@ -1,0 +1,118 @@
+"""Real servers for the whole run, and a clean line and database for each test."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+import uvicorn
+from sqlalchemy import text
+
+from api.main import create_app
+from local.servers import PostgresServer, ValkeyServer
+from shared.clock import SystemClock
+from shared.database.engine import Database
+from shared.database.migrate import migrate
+from shared.line.connections import connect
+from shared.settings import Settings
+from tests.builders import build_worker, wait_until
+from worker.consume import Worker
+
+StartWorker = Callable[..., Worker]
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    with PostgresServer(tmp_path_factory.mktemp("postgres") / "data") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    with ValkeyServer(tmp_path_factory.mktemp("valkey") / "data") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated_url(postgres: PostgresServer) -> str:
+    migrate(postgres.url)
+    return postgres.url
+
+
+@pytest.fixture
+def settings(migrated_url: str, valkey: ValkeyServer) -> Settings:
+    """Short waits, so that a test of a time limit does not take one."""
+    return Settings(
+        database_url=migrated_url,
+        redis_url=valkey.url,
+        lease_seconds=1.0,
+        idle_wait_seconds=0.1,
+        sweep_seconds=1.0,
+    )
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    database = Database(settings, connections_max=5)
+    with database.transaction() as connection:
+        connection.execute(text("TRUNCATE events, bookings, ledger"))
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def redis_client(settings: Settings) -> Iterator[redis.Redis]:
+    client = connect(settings)
+    client.flushdb()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def start_worker(
+    settings: Settings, database: Database, redis_client: redis.Redis
+) -> Iterator[StartWorker]:
+    """Starts workers in threads of this process; all are stopped at the end."""
+    with ExitStack() as stack:
+
+        def start(name: str = "test-worker") -> Worker:
+            worker = build_worker(settings, database, name=name)
+            thread = threading.Thread(target=worker.run, name=name)
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(worker.stop)
+            return worker
+
+        yield start
+
+
+@pytest.fixture
+def api(settings: Settings, database: Database, redis_client: redis.Redis) -> Iterator[httpx.Client]:
+    """A client of an API that runs in a thread, on a socket of its own."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    wait_until(lambda: server.started)
+    with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30) as client:
+        yield client
+    server.should_exit = True
+    thread.join()
+    listener.close()
+
+
+@pytest.fixture
+def clock() -> SystemClock:
+    return SystemClock()
+
+
+@pytest.fixture
+def project_root() -> Path:
+    return Path(__file__).parent.parent

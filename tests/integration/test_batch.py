@@ -1,0 +1,209 @@
+"""A batch in PostgreSQL: exactly once, in turn, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import text
+
+from shared.clock import SystemClock
+from shared.database import statements
+from shared.database.engine import Database
+from shared.domain import BookTickets, CancelBooking, CommandKind, OutcomeCode, UnreadableCommand
+from shared.errors import DatabaseUnavailable, OutOfTurn, StaleClaim
+from shared.identifiers import new_id
+from shared.line.codec import WaitingCommand, book_payload, cancel_payload
+from shared.line.consumer import NO_CLAIM
+from shared.records import EventRecord
+from shared.settings import Settings
+from tests.builders import assert_books_balance, create_event, outcomes_in_ledger
+from worker.batch import AppliedBatch, apply_to_database
+
+CLOCK = SystemClock()
+
+
+@pytest.fixture
+def event(database: Database) -> EventRecord:
+    return create_event(database)
+
+
+def booking(position: int | None, user_id: str = "ann", ticket_count: int = 1) -> WaitingCommand:
+    return WaitingCommand(
+        command=BookTickets(id=new_id(), user_id=user_id, ticket_count=ticket_count),
+        kind=CommandKind.BOOK,
+        payload=book_payload(user_id, ticket_count),
+        position=position,
+        accepted_at=CLOCK.now(),
+    )
+
+
+def cancellation(position: int, booking_id: str) -> WaitingCommand:
+    return WaitingCommand(
+        command=CancelBooking(id=new_id(), booking_id=booking_id),
+        kind=CommandKind.CANCEL,
+        payload=cancel_payload(booking_id),
+        position=position,
+        accepted_at=CLOCK.now(),
+    )
+
+
+def apply(
+    database: Database, event: EventRecord, waiting: Sequence[WaitingCommand], token: int = NO_CLAIM
+) -> AppliedBatch:
+    return apply_to_database(database, CLOCK, event.id, waiting, token)
+
+
+def outcomes(batch: AppliedBatch) -> list[str]:
+    return [result["outcome"] for _, result in batch.results]
+
+
+def test_a_batch_writes_bookings_ledger_and_event_together(
+    database: Database, event: EventRecord
+) -> None:
+    batch = apply(database, event, [booking(1, "ann", 2), booking(2, "bob"), booking(3, "ann")])
+    assert outcomes(batch) == ["booked", "booked", "user-limit-exceeded"]
+    assert batch.applied_position == 3
+    assert batch.view is not None
+    assert batch.view["available_tickets"] == 7
+    assert_books_balance(database, event.id)
+
+
+def test_a_redelivered_batch_gives_the_recorded_outcomes_and_changes_nothing(
+    database: Database, event: EventRecord
+) -> None:
+    first = booking(1, "ann", 2)
+    waiting = [
+        first,
+        booking(2, "ann"),
+        cancellation(3, first.command.id),
+        cancellation(4, first.command.id),
+        booking(5, "bob"),
+    ]
+    once = apply(database, event, waiting)
+    again = apply(database, event, waiting)
+    assert again.results == once.results
+    assert again.fresh == 0
+    assert_books_balance(database, event.id)
+
+
+def test_a_batch_may_hold_applied_commands_and_fresh_ones(
+    database: Database, event: EventRecord
+) -> None:
+    waiting = [booking(position, f"user{position}") for position in range(1, 6)]
+    apply(database, event, waiting[:2])
+    batch = apply(database, event, waiting)
+    assert outcomes(batch) == ["booked"] * 5
+    assert [position for position, _, _ in outcomes_in_ledger(database, event.id)] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("positions", [[2], [1, 3], [5, 6]])
+def test_commands_out_of_turn_are_refused_as_a_whole(
+    database: Database, event: EventRecord, positions: list[int]
+) -> None:
+    with pytest.raises(OutOfTurn):
+        apply(database, event, [booking(position) for position in positions])
+    assert outcomes_in_ledger(database, event.id) == []
+
+
+def test_a_position_that_was_given_twice_stays_with_the_first(
+    database: Database, event: EventRecord
+) -> None:
+    apply(database, event, [booking(1, "ann")])
+    batch = apply(database, event, [booking(1, "bob"), booking(2, "cid")])
+    assert outcomes(batch) == ["position-taken", "booked"]
+    assert_books_balance(database, event.id)
+
+
+def test_a_command_with_a_lost_position_is_applied_where_it_stands_once(
+    database: Database, event: EventRecord
+) -> None:
+    waiting = [booking(1, "ann"), booking(None, "bob"), booking(3, "cid")]
+    apply(database, event, waiting)
+    assert apply(database, event, waiting).fresh == 0
+    assert [id for _, id, _ in outcomes_in_ledger(database, event.id)] == [
+        command.command.id for command in waiting
+    ]
+
+
+def test_an_older_token_than_the_row_has_seen_is_stale(database: Database, event: EventRecord) -> None:
+    apply(database, event, [booking(1)], token=7)
+    with pytest.raises(StaleClaim) as caught:
+        apply(database, event, [booking(2, "bob")], token=6)
+    assert caught.value.newest_token == 7
+    assert apply(database, event, [booking(2, "bob")], token=8).fresh == 1
+
+
+def test_a_cancellation_in_a_later_batch_shows_the_booking_as_it_was_made(
+    database: Database, event: EventRecord
+) -> None:
+    made = booking(1, "ann", 2)
+    [(_, booked)] = apply(database, event, [made]).results
+    [(_, cancelled)] = apply(database, event, [cancellation(2, made.command.id)]).results
+    assert cancelled["detail"]["booking"]["created_at"] == booked["detail"]["booking"]["created_at"]
+    assert cancelled["detail"]["booking"]["status"] == "cancelled"
+    assert_books_balance(database, event.id)
+
+
+def test_the_booking_of_another_event_cannot_be_cancelled_here(
+    database: Database, event: EventRecord
+) -> None:
+    other = create_event(database)
+    made = booking(1)
+    apply(database, other, [made])
+    batch = apply(database, event, [cancellation(1, made.command.id)])
+    assert outcomes(batch) == ["booking-not-found"]
+    assert_books_balance(database, other.id)
+
+
+def test_commands_for_an_event_that_is_gone_fail_once_each_with_a_ledger_row(
+    database: Database, event: EventRecord
+) -> None:
+    gone = replace(event, id=new_id())
+    waiting = [booking(1), booking(2)]
+    assert outcomes(apply(database, gone, waiting)) == ["event-not-found"] * 2
+    assert apply(database, gone, waiting).fresh == 0
+    assert len(outcomes_in_ledger(database, gone.id)) == 2
+
+
+def test_an_unreadable_command_has_its_row_and_its_reason(
+    database: Database, event: EventRecord
+) -> None:
+    unreadable = replace(
+        booking(1), command=UnreadableCommand(id=new_id(), reason="odd"), kind=CommandKind.UNKNOWN, payload=None
+    )
+    [(_, result)] = apply(database, event, [unreadable]).results
+    assert result["status"] == "failed"
+    assert result["detail"] == {"reason": "odd"}
+    assert [outcome for _, _, outcome in outcomes_in_ledger(database, event.id)] == [
+        OutcomeCode.COMMAND_UNREADABLE
+    ]
+
+
+def test_awkward_user_ids_are_kept_to_the_letter(database: Database, event: EventRecord) -> None:
+    awkward = ['"', "a,b", "\\N", "\\.", "O'Hara", "üñí-💥", " spaces ", "{}", "a\\nb"]
+    waiting = [booking(position, user_id) for position, user_id in enumerate(awkward, start=1)]
+    apply(database, event, waiting)
+    with database.transaction() as connection:
+        found = statements.find_bookings(connection, [command.command.id for command in waiting])
+        held = statements.active_tickets_by_user(connection, event.id, awkward)
+    assert [found[command.command.id].user_id for command in waiting] == awkward
+    assert held == dict.fromkeys(awkward, 1)
+
+
+def test_a_batch_waits_for_the_row_lock_no_longer_than_it_may(
+    settings: Settings, database: Database, event: EventRecord
+) -> None:
+    impatient = Database(settings.model_copy(update={"lock_timeout_ms": 50}), connections_max=1)
+    with database.transaction() as connection:
+        statements.lock_event(connection, event.id)
+        with pytest.raises(DatabaseUnavailable):
+            apply(impatient, event, [booking(1)])
+    impatient.close()
+    assert outcomes_in_ledger(database, event.id) == []
+
+
+def test_the_database_itself_refuses_to_oversell(database: Database, event: EventRecord) -> None:
+    with pytest.raises(Exception, match="events_available_tickets_check"), database.transaction() as connection:
+        connection.execute(text("UPDATE events SET available_tickets = -1"))

@@ -1,0 +1,67 @@
+"""The schema: what the migrations make is what the tables say."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine, text
+
+from local.servers import PostgresServer
+from shared.database.migrate import migrate
+from shared.database.tables import metadata
+
+
+def in_new_database(postgres: PostgresServer, name: str) -> str:
+    engine = create_engine(
+        postgres.url.replace("postgresql://", "postgresql+psycopg2://"), isolation_level="AUTOCOMMIT"
+    )
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return postgres.url.rpartition("/")[0] + f"/{name}"
+
+
+def test_a_migrated_schema_equals_the_tables(postgres: PostgresServer) -> None:
+    url = in_new_database(postgres, "migrated")
+    migrate(url)
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg2://"))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def test_constraints_of_a_migrated_schema_equal_those_of_the_tables(postgres: PostgresServer) -> None:
+    migrated, created = in_new_database(postgres, "by_migration"), in_new_database(postgres, "by_tables")
+    migrate(migrated)
+    engine = create_engine(created.replace("postgresql://", "postgresql+psycopg2://"))
+    metadata.create_all(engine)
+    engine.dispose()
+    assert constraints(migrated) == constraints(created)
+
+
+def test_migrations_started_at_the_same_time_run_once(postgres: PostgresServer) -> None:
+    url = in_new_database(postgres, "at_once")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(migrate, [url] * 4))
+    migrate(url)
+
+
+def constraints(url: str) -> set[tuple[str, str]]:
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg2://"))
+    with engine.connect() as connection:
+        rows = connection.execute(
+            text(
+                "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
+                " WHERE conrelid IN ('events'::regclass, 'bookings'::regclass, 'ledger'::regclass)"
+                " UNION SELECT indexname, indexdef FROM pg_indexes WHERE tablename IN"
+                " ('events', 'bookings', 'ledger')"
+            )
+        )
+        found = {(str(name), str(definition)) for name, definition in rows}
+    engine.dispose()
+    return found

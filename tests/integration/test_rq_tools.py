@@ -1,0 +1,257 @@
+"""RQ's own tools on our queues: `rq info`, `Job.fetch`, the stock worker, the dashboard."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+from rq import Queue, SimpleWorker, Worker
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from local.servers import free_port
+from shared.clock import SystemClock
+from shared.database.engine import Database
+from shared.line.consumer import Consumer
+from shared.line.presence import Presence
+from shared.records import EventRecord
+from shared.settings import Settings
+from tests.builders import (
+    assert_books_balance,
+    book,
+    complete,
+    create_event,
+    outcomes_in_ledger,
+    seed,
+    submit,
+    wait_until,
+)
+from tests.conftest import StartWorker
+from worker.batch import apply_to_database
+
+BIN = Path(sys.executable).parent
+DashboardGet = Callable[[str], httpx.Response]
+
+
+@pytest.fixture
+def event(settings: Settings, database: Database, redis_client: redis.Redis) -> EventRecord:
+    event = create_event(database, total_tickets=5)
+    seed(settings, event)
+    return event
+
+
+@pytest.fixture
+def environment(settings: Settings, project_root: Path) -> dict[str, str]:
+    return os.environ | {
+        "DATABASE_URL": settings.database_url,
+        "REDIS_URL": settings.redis_url,
+        "PYTHONPATH": str(project_root),
+    }
+
+
+@pytest.fixture
+def dashboard(settings: Settings, environment: dict[str, str]) -> Iterator[DashboardGet]:
+    """The dashboard as `make up` starts it."""
+    port = free_port()
+    command = [BIN / "rq-dashboard", "--bind", "127.0.0.1", "--port", str(port), "--json"]
+    process = subprocess.Popen([*command, "--redis-url", settings.redis_url], env=environment)
+    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, follow_redirects=True)
+
+    def answers() -> bool:
+        try:
+            return client.get("/").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    try:
+        wait_until(answers)
+        yield client.get
+    finally:
+        client.close()
+        process.terminate()
+        process.wait()
+
+
+def fetch(redis_client: redis.Redis, job_id: str) -> Job:
+    return Job.fetch(job_id, connection=redis_client, serializer=JSONSerializer)
+
+
+def run_rq(environment: dict[str, str], *arguments: str) -> str:
+    command = [str(BIN / "rq"), *arguments]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+
+
+def test_a_waiting_job_reads_as_any_other(
+    settings: Settings, event: EventRecord, redis_client: redis.Redis
+) -> None:
+    command = book(event.id, "ann", 2)
+    submit(settings, [command])
+    job = fetch(redis_client, command.job_id)
+    assert job.get_status() == "queued"
+    assert job.origin == f"event:{event.id}"
+    assert job.description == "book 2 for ann"
+    assert job.args[1] == command.payload
+    assert job.get_position() == 0
+    assert job.enqueued_at is not None
+
+
+def test_a_finished_job_shows_its_result(
+    settings: Settings, event: EventRecord, redis_client: redis.Redis, start_worker: StartWorker
+) -> None:
+    commands = [book(event.id, "ann", 2), book(event.id, "ann", 1)]
+    submit(settings, commands)
+    start_worker("shown-worker")
+    jobs = [fetch(redis_client, command.job_id) for command in commands]
+    wait_until(lambda: all(job.get_status(refresh=True) == "finished" for job in jobs))
+    assert jobs[0].return_value()["booking_id"] == commands[0].job_id
+    assert jobs[1].return_value()["outcome"] == "user-limit-exceeded"
+    assert jobs[0].latest_result().worker_name == "shown-worker"
+    queue = Queue(f"event:{event.id}", connection=redis_client, serializer=JSONSerializer)
+    assert queue.count == 0
+    assert set(queue.finished_job_registry.get_job_ids()) == {command.job_id for command in commands}
+
+
+def test_rq_info_shows_the_true_depth_and_the_workers(
+    settings: Settings, event: EventRecord, redis_client: redis.Redis, environment: dict[str, str]
+) -> None:
+    submit(settings, [book(event.id, f"user{i}") for i in range(7)])
+    presence = Presence(redis_client, SystemClock(), worker_name="shown-worker", ttl_seconds=60)
+    presence.heartbeat(applied=0, failed=0, working_seconds=0.0)
+    shown = run_rq(environment, "info", "-u", settings.redis_url, "--raw")
+    assert f"queue event:{event.id} 7, " in shown
+    Consumer(redis_client, settings, worker_name="shown-worker").claim()
+    shown = run_rq(environment, "info", "-u", settings.redis_url, "--raw")
+    assert "worker shown-worker" in shown
+    assert f"busy event:{event.id}" in shown
+
+
+def test_a_worker_is_listed_while_it_lives_and_not_after(
+    event: EventRecord, redis_client: redis.Redis, start_worker: StartWorker
+) -> None:
+    worker = start_worker("shown-worker")
+    wait_until(lambda: Worker.count(connection=redis_client) == 1)
+    [listed] = Worker.all(connection=redis_client)
+    assert listed.name == "shown-worker"
+    assert listed.get_state() == "idle"
+    worker.stop()
+    wait_until(lambda: Worker.count(connection=redis_client) == 0)
+    assert redis_client.keys("rq:worker*") == []
+
+
+@pytest.mark.parametrize("worker_class", ["rq.SimpleWorker", "rq.Worker"])
+def test_a_stock_worker_applies_the_line_in_order_by_the_same_code(
+    settings: Settings,
+    event: EventRecord,
+    database: Database,
+    redis_client: redis.Redis,
+    environment: dict[str, str],
+    worker_class: str,
+) -> None:
+    commands = [book(event.id, f"user{i}") for i in range(7)]
+    submit(settings, commands)
+    run_rq(
+        environment,
+        *("worker", "--url", settings.redis_url, "--serializer", "json", "--burst"),
+        *("--worker-class", worker_class, f"event:{event.id}"),
+    )
+    assert [job_id for _, job_id, _ in outcomes_in_ledger(database, event.id)] == [
+        command.job_id for command in commands
+    ]
+    jobs = [fetch(redis_client, command.job_id) for command in commands]
+    assert [job.get_status() for job in jobs] == ["finished"] * 7
+    assert [job.return_value()["status"] for job in jobs] == ["succeeded"] * 5 + ["rejected"] * 2
+    assert redis_client.llen(f"onsale:order:{event.id}") == 0
+    assert_books_balance(database, event.id)
+
+
+def test_a_stock_worker_beside_ours_keeps_the_order(
+    settings: Settings,
+    event: EventRecord,
+    database: Database,
+    redis_client: redis.Redis,
+    environment: dict[str, str],
+    start_worker: StartWorker,
+) -> None:
+    commands = [book(event.id, f"user{i}") for i in range(300)]
+    submit(settings, commands[:150])
+    start_worker()
+    process = subprocess.Popen(
+        [BIN / "rq", "worker", "-u", settings.redis_url, "-S", "json", "-b", "-w", "rq.SimpleWorker"]
+        + [f"event:{event.id}"],
+        env=environment,
+    )
+    submit(settings, commands[150:])
+    assert process.wait(timeout=60) == 0
+    wait_until(lambda: len(outcomes_in_ledger(database, event.id)) == 300)
+    assert [job_id for _, job_id, _ in outcomes_in_ledger(database, event.id)] == [
+        command.job_id for command in commands
+    ]
+    wait_until(lambda: redis_client.llen(f"onsale:order:{event.id}") == 0)
+
+
+def test_a_stock_worker_with_the_wrong_serializer_loses_nothing(
+    settings: Settings,
+    event: EventRecord,
+    database: Database,
+    redis_client: redis.Redis,
+    start_worker: StartWorker,
+) -> None:
+    command = book(event.id, "ann")
+    submit(settings, [command])
+    queue = Queue(f"event:{event.id}", connection=redis_client)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        SimpleWorker([queue], connection=redis_client).work(burst=True)
+    assert outcomes_in_ledger(database, event.id) == []
+    start_worker()
+    wait_until(lambda: len(outcomes_in_ledger(database, event.id)) == 1)
+    job = fetch(redis_client, command.job_id)
+    wait_until(lambda: job.get_status(refresh=True) == "finished")
+    assert job.id not in queue.failed_job_registry.get_job_ids()
+    assert job.return_value()["status"] == "succeeded"
+
+
+def test_the_dashboard_shows_a_long_line_and_what_became_of_it(
+    settings: Settings,
+    event: EventRecord,
+    database: Database,
+    redis_client: redis.Redis,
+    dashboard: DashboardGet,
+) -> None:
+    name = f"event:{event.id}"
+    commands = [book(event.id, f"user{i}") for i in range(20)]
+    submit(settings, commands)
+    Presence(redis_client, SystemClock(), worker_name="shown-worker", ttl_seconds=60).heartbeat(
+        applied=0, failed=0, working_seconds=0.0
+    )
+    consumer = Consumer(redis_client, settings, worker_name="shown-worker")
+    claim = consumer.claim()
+    assert claim is not None
+
+    [queue] = dashboard("/0/data/queues.json").json()["queues"]
+    assert (queue["name"], queue["count"]) == (name, 20)
+    page = dashboard(f"/0/data/jobs/{name}/queued/8/asc/1.json").json()
+    assert [job["description"] for job in page["jobs"]] == [f"book 1 for user{i}" for i in range(8)]
+    [worker] = dashboard("/0/data/workers.json").json()["workers"]
+    assert (worker["state"], worker["queues"]) == ("busy", [name])
+
+    batch = apply_to_database(database, SystemClock(), event.id, claim.peeked.commands, claim.token)
+    complete(consumer, event.id, claim.token, batch)
+    page = dashboard(f"/0/data/jobs/{name}/finished/8/asc/1.json").json()
+    assert len(page["jobs"]) == 8
+    for view in ("/0/view/queues", "/0/view/workers", f"/0/view/job/{commands[0].job_id}"):
+        assert dashboard(view).status_code == 200
+    job = dashboard(f"/0/data/job/{commands[0].job_id}.json").json()
+    assert job["status"] == "finished"
+    assert job["result"]["booking_id"] == commands[0].job_id
+    assert job["started_at"]
+    assert job["ended_at"]
