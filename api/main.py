@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from api.body_limit import BodyLimit
 from api.context import ApiContext
+from api.fast_lane import FastLane
 from api.problems import install_problem_handlers
 from api.routes import bookings, events, health, jobs
 from shared.clock import SystemClock
@@ -48,6 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     install_problem_handlers(app)
     app.add_middleware(BodyLimit)
+    app.add_middleware(FastLane)
     for module in (events, bookings, jobs, health):
         app.include_router(module.router)
     return app

@@ -25,6 +25,7 @@ PROBLEMS: dict[int, dict[int | str, dict[str, Any]]] = {
     for status, description in {
         404: "there is no such thing",
         413: "the body is too large",
+        415: "the body is not JSON",
         422: "a field is wrong",
         429: "the line is full; see Retry-After",
         503: "a server that is needed does not answer; see Retry-After",

@@ -9,11 +9,12 @@ from typing import Any, TypedDict
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from shared import limits
 from shared.domain import OutcomeCode
-from shared.errors import EventNotFound, LineFull, OnsaleError, TemporarilyUnavailable
+from shared.errors import LineFull, OnsaleError, TemporarilyUnavailable
 from shared.log import log_event
 from shared.records import JobResult
 
@@ -143,16 +144,28 @@ def _answer_problem(_request: Request, error: Exception) -> Response:
 
 def _answer_invalid_request(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    fields = [{"field": _field_name(entry["loc"]), "message": entry["msg"]} for entry in error.errors()]
-    named = "; ".join(f"{field['field']}: {field['message']}" for field in fields)
+    return problem_response(
+        invalid_request([(_field_name(entry["loc"][1:]), entry["msg"]) for entry in error.errors()])
+    )
+
+
+def invalid_body(error: ValidationError) -> ProblemDocument:
+    """What is wrong with a body that was read by its model."""
+    return invalid_request([(_field_name(entry["loc"]), entry["msg"]) for entry in error.errors()])
+
+
+def invalid_request(fields: Sequence[tuple[str, str]]) -> ProblemDocument:
+    """Fields that are wrong, each with what is wrong about it."""
+    named = "; ".join(f"{field}: {message}" for field, message in fields)
     document = problem("invalid-request", "Invalid request", 422, f"Correct these fields: {named}.")
-    return problem_response(document | ProblemDocument(errors=fields))
+    return document | ProblemDocument(
+        errors=[{"field": field, "message": message} for field, message in fields]
+    )
 
 
 def _field_name(location: Sequence[Any]) -> str:
-    """`body.ticket_count` is the client's `ticket_count`; an error of the whole body is in `body`."""
-    inner = [str(part) for part in location[1:] if not isinstance(part, int)]
-    return ".".join(inner) or str(location[0])
+    """What is wrong with the whole body is in `body`."""
+    return ".".join(str(part) for part in location if not isinstance(part, int)) or "body"
 
 
 def _answer_http_exception(_request: Request, error: Exception) -> Response:
@@ -170,24 +183,30 @@ def _answer_http_exception(_request: Request, error: Exception) -> Response:
 
 
 def _answer_onsale_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OnsaleError)
+    return onsale_error_response(error, path=request.url.path)
+
+
+def onsale_error_response(error: OnsaleError, *, path: str) -> Response:
+    """The answer to a request that ran into one of our errors; those without an answer are raised."""
     retry = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-    if isinstance(error, EventNotFound):
-        return problem_response(event_not_found(str(request.path_params.get("event_id", ""))))
-    if isinstance(error, LineFull):
-        document = problem(
-            "line-full", "The line is full", 429, f"{error} Try again after Retry-After seconds."
-        )
-        return problem_response(document, retry)
-    if isinstance(error, TemporarilyUnavailable):
-        log_event(logger, logging.WARNING, "temporarily unavailable", path=request.url.path, reason=error)
-        document = problem(
-            "temporarily-unavailable",
-            "Temporarily unavailable",
-            503,
-            "A server that is needed does not answer. Try again after Retry-After seconds.",
-        )
-        return problem_response(document, retry)
-    return _answer_unexpected(request, error)
+    match error:
+        case LineFull():
+            document = problem(
+                "line-full", "The line is full", 429, f"{error} Try again after Retry-After seconds."
+            )
+            return problem_response(document, retry)
+        case TemporarilyUnavailable():
+            log_event(logger, logging.WARNING, "temporarily unavailable", path=path, reason=error)
+            document = problem(
+                "temporarily-unavailable",
+                "Temporarily unavailable",
+                503,
+                "A server that is needed does not answer. Try again after Retry-After seconds.",
+            )
+            return problem_response(document, retry)
+        case _:
+            raise error
 
 
 def _answer_unexpected(request: Request, error: Exception) -> Response:
@@ -195,6 +214,16 @@ def _answer_unexpected(request: Request, error: Exception) -> Response:
     log_event(logger, logging.ERROR, "unexpected error", path=request.url.path, reason=repr(error))
     return problem_response(
         problem("internal-error", "Internal error", 500, "Something went wrong on our side. Try again later.")
+    )
+
+
+def unsupported_media_type() -> ProblemDocument:
+    """The body is not said to be JSON."""
+    return problem(
+        "unsupported-media-type",
+        "Unsupported media type",
+        415,
+        "Send JSON, with the header `Content-Type: application/json`.",
     )
 
 

@@ -9,21 +9,52 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import Response
+from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from api.context import ApiContext
 from api.jobs import JobDocument, accepted_document, finished_document, read_job_document
 from api.prefer import preferred_wait_seconds
-from api.problems import ProblemError, event_not_found, problem_response
+from api.problems import (
+    ProblemError,
+    event_not_found,
+    invalid_body,
+    problem_response,
+    unsupported_media_type,
+)
+from api.schemas import BookingRequest
 from shared.database import statements
 from shared.domain import CommandKind
 from shared.errors import EventNotFound
-from shared.identifiers import new_id
+from shared.identifiers import canonical_id, new_id
+from shared.line.codec import book_payload
 from shared.line.producer import Acceptance, Submission
 from shared.records import CommandPayload, EventRecord, event_view
 
 _RETRY_AFTER_SECONDS_MAX = 30
+_read_booking = TypeAdapter(BookingRequest).validate_json
 _dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+async def submit_booking(
+    context: ApiContext, event_id: str, body: bytes, content_type: str | None, prefer: str | None
+) -> Response:
+    """Read a booking straight from its bytes and put it on the line of the event with this id.
+
+    Raises:
+        ProblemError: the body is wrong, or there is no such event.
+        LineFull, TemporarilyUnavailable: it was not accepted.
+    """
+    id = canonical_id(event_id)
+    if id is None:
+        raise ProblemError(event_not_found(event_id))
+    if content_type is None or not content_type.lower().startswith("application/json"):
+        raise ProblemError(unsupported_media_type())
+    try:
+        request = _read_booking(body)
+    except ValidationError as error:
+        raise ProblemError(invalid_body(error)) from error
+    return await submit_command(context, id, book_payload(request.user_id, request.ticket_count), prefer)
 
 
 async def submit_command(

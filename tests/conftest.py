@@ -75,9 +75,7 @@ def redis_client(settings: Settings) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def start_worker(
-    settings: Settings, database: Database, redis_client: redis.Redis
-) -> Iterator[StartWorker]:
+def start_worker(settings: Settings, database: Database, redis_client: redis.Redis) -> Iterator[StartWorker]:
     """Starts workers in threads of this process; all are stopped at the end."""
     with ExitStack() as stack:
 

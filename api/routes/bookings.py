@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.context import ApiContext, Context
 from api.openapi import ACCEPTED, PROBLEMS, REFUSED
-from api.problems import ProblemError, booking_not_found, event_not_found
+from api.problems import ProblemError, booking_not_found
 from api.schemas import Booking, BookingRequest, Job
-from api.submit import json_response, submit_command
+from api.submit import json_response, submit_booking, submit_command
 from shared.database import statements
 from shared.domain import CommandKind, OutcomeCode
 from shared.identifiers import canonical_id
-from shared.line.codec import book_payload, cancel_payload
+from shared.line.codec import cancel_payload
 from shared.records import BookingRecord, booking_view
 
 router = APIRouter(tags=["bookings"])
@@ -28,23 +28,33 @@ Prefer = Annotated[str | None, Header(description="`wait=N`: wait up to N second
     status_code=202,
     response_model=Job,
     summary="Book tickets",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": BookingRequest.model_json_schema()}},
+        }
+    },
     responses={
         201: {"model": Booking, "description": "booked, if the client waited for it"},
         **ACCEPTED,
         **REFUSED,
         **PROBLEMS[404],
         **PROBLEMS[413],
+        **PROBLEMS[415],
         **PROBLEMS[422],
         **PROBLEMS[429],
         **PROBLEMS[503],
     },
 )
-async def book(event_id: str, request: BookingRequest, context: Context, prefer: Prefer = None) -> Response:
+async def book(
+    event_id: str,
+    request: Request,
+    context: Context,
+    prefer: Prefer = None,
+    content_type: Annotated[str | None, Header(include_in_schema=False)] = None,
+) -> Response:
     """The command gets its place in the event's line, which is kept for ever. Poll the job for the result."""
-    id = canonical_id(event_id)
-    if id is None:
-        raise ProblemError(event_not_found(event_id))
-    return await submit_command(context, id, book_payload(request.user_id, request.ticket_count), prefer)
+    return await submit_booking(context, event_id, await request.body(), content_type, prefer)
 
 
 @router.delete(

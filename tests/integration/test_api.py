@@ -55,11 +55,14 @@ def test_an_event_is_made_and_read(api: httpx.Client) -> None:
     made = api.post("/events", json={"name": "Test Event", "total_tickets": 10})
     assert made.status_code == 201
     assert made.headers["location"] == f"/events/{made.json()['id']}"
-    assert made.json().items() >= {
-        "name": "Test Event",
-        "total_tickets": 10,
-        "available_tickets": 10,
-    }.items()
+    assert (
+        made.json().items()
+        >= {
+            "name": "Test Event",
+            "total_tickets": 10,
+            "available_tickets": 10,
+        }.items()
+    )
     read = api.get(made.headers["location"])
     assert read.json() == made.json()
     same = api.get(made.headers["location"], headers={"If-None-Match": read.headers["etag"]})
@@ -89,13 +92,16 @@ def test_a_submit_is_answered_with_a_job_that_can_be_polled(
     assert done.headers["preference-applied"] == "wait=10"
     assert "retry-after" not in done.headers
     assert done.json()["status"] == "succeeded"
-    assert done.json()["booking"].items() >= {
-        "id": job["id"],
-        "event_id": event_id,
-        "user_id": "ann",
-        "ticket_count": 1,
-        "status": "active",
-    }.items()
+    assert (
+        done.json()["booking"].items()
+        >= {
+            "id": job["id"],
+            "event_id": event_id,
+            "user_id": "ann",
+            "ticket_count": 1,
+            "status": "active",
+        }.items()
+    )
     assert api.get(f"/bookings/{job['id']}").json() == done.json()["booking"]
 
 
@@ -129,9 +135,7 @@ def test_ten_of_fifteen_get_a_ticket(api: httpx.Client, start_worker: StartWorke
     event_id = make_event(api, 10)
     with ThreadPoolExecutor(15) as pool:
         answers = list(pool.map(lambda i: book(api, event_id, f"user{i}", wait=None), range(15)))
-    jobs = [
-        api.get(answer.headers["location"], headers={"Prefer": "wait=10"}).json() for answer in answers
-    ]
+    jobs = [api.get(answer.headers["location"], headers={"Prefer": "wait=10"}).json() for answer in answers]
     assert [answer.status_code for answer in answers] == [202] * 15
     assert sorted(job["position"] for job in jobs) == list(range(1, 16))
     assert sorted(job["status"] for job in jobs) == ["rejected"] * 5 + ["succeeded"] * 10
@@ -167,9 +171,7 @@ def test_what_is_unknown_is_not_found(api: httpx.Client, redis_client: redis.Red
     assert redis_client.keys("rq:*") == []
 
 
-def test_a_booking_that_still_waits_can_be_cancelled(
-    api: httpx.Client, start_worker: StartWorker
-) -> None:
+def test_a_booking_that_still_waits_can_be_cancelled(api: httpx.Client, start_worker: StartWorker) -> None:
     event_id = make_event(api)
     booked = book(api, event_id, wait=None).json()
     cancelled = api.delete(f"/bookings/{booked['booking_id']}")
@@ -318,9 +320,7 @@ def test_health_and_readiness(api: httpx.Client) -> None:
     }
 
 
-def test_less_durability_than_required_is_not_ready(
-    api: httpx.Client, redis_client: redis.Redis
-) -> None:
+def test_less_durability_than_required_is_not_ready(api: httpx.Client, redis_client: redis.Redis) -> None:
     redis_client.config_set("appendfsync", "everysec")
     try:
         answer = api.get("/ready")
@@ -366,7 +366,7 @@ def test_a_lost_subscription_is_made_up_for(
     client = threading.Thread(target=lambda: answers.append(book(api, event_id)))
     client.start()
     wait_until(lambda: redis_client.llen(f"rq:queue:event:{event_id}") == 1)
-    redis_client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    redis_client.client_kill_filter(_type="pubsub")
     start_worker()
     client.join()
     assert answers[0].status_code == 201

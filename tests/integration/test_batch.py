@@ -59,9 +59,7 @@ def outcomes(batch: AppliedBatch) -> list[str]:
     return [result["outcome"] for _, result in batch.results]
 
 
-def test_a_batch_writes_bookings_ledger_and_event_together(
-    database: Database, event: EventRecord
-) -> None:
+def test_a_batch_writes_bookings_ledger_and_event_together(database: Database, event: EventRecord) -> None:
     batch = apply(database, event, [booking(1, "ann", 2), booking(2, "bob"), booking(3, "ann")])
     assert outcomes(batch) == ["booked", "booked", "user-limit-exceeded"]
     assert batch.applied_position == 3
@@ -88,9 +86,7 @@ def test_a_redelivered_batch_gives_the_recorded_outcomes_and_changes_nothing(
     assert_books_balance(database, event.id)
 
 
-def test_a_batch_may_hold_applied_commands_and_fresh_ones(
-    database: Database, event: EventRecord
-) -> None:
+def test_a_batch_may_hold_applied_commands_and_fresh_ones(database: Database, event: EventRecord) -> None:
     waiting = [booking(position, f"user{position}") for position in range(1, 6)]
     apply(database, event, waiting[:2])
     batch = apply(database, event, waiting)
@@ -107,9 +103,7 @@ def test_commands_out_of_turn_are_refused_as_a_whole(
     assert outcomes_in_ledger(database, event.id) == []
 
 
-def test_a_position_that_was_given_twice_stays_with_the_first(
-    database: Database, event: EventRecord
-) -> None:
+def test_a_position_that_was_given_twice_stays_with_the_first(database: Database, event: EventRecord) -> None:
     apply(database, event, [booking(1, "ann")])
     batch = apply(database, event, [booking(1, "bob"), booking(2, "cid")])
     assert outcomes(batch) == ["position-taken", "booked"]
@@ -167,11 +161,12 @@ def test_commands_for_an_event_that_is_gone_fail_once_each_with_a_ledger_row(
     assert len(outcomes_in_ledger(database, gone.id)) == 2
 
 
-def test_an_unreadable_command_has_its_row_and_its_reason(
-    database: Database, event: EventRecord
-) -> None:
+def test_an_unreadable_command_has_its_row_and_its_reason(database: Database, event: EventRecord) -> None:
     unreadable = replace(
-        booking(1), command=UnreadableCommand(id=new_id(), reason="odd"), kind=CommandKind.UNKNOWN, payload=None
+        booking(1),
+        command=UnreadableCommand(id=new_id(), reason="odd"),
+        kind=CommandKind.UNKNOWN,
+        payload=None,
     )
     [(_, result)] = apply(database, event, [unreadable]).results
     assert result["status"] == "failed"
@@ -205,5 +200,8 @@ def test_a_batch_waits_for_the_row_lock_no_longer_than_it_may(
 
 
 def test_the_database_itself_refuses_to_oversell(database: Database, event: EventRecord) -> None:
-    with pytest.raises(Exception, match="events_available_tickets_check"), database.transaction() as connection:
+    with (
+        pytest.raises(Exception, match="events_available_tickets_check"),
+        database.transaction() as connection,
+    ):
         connection.execute(text("UPDATE events SET available_tickets = -1"))

@@ -158,7 +158,6 @@ def test_a_consumer_that_lost_its_claim_completes_without_taking_it_back(
     assert claim is not None
     batch = apply_to_database(database, SystemClock(), event.id, stale.peeked.commands[:1], stale.token)
     assert complete(consumer, event.id, stale.token, batch) is None
-    assert second.complete is not None
     assert [command.position for command in second.peek(event.id).commands] == [2]
 
 
@@ -246,7 +245,9 @@ def test_a_foreign_job_fails_and_the_line_moves_on(
     assert consumer.remove_strays(event.id) == 1
     assert foreign.get_status(refresh=True) == "failed"
     assert foreign.id in queue.failed_job_registry.get_job_ids()
-    assert "not accepted" in str(foreign.latest_result().exc_string)
+    latest = foreign.latest_result()
+    assert latest is not None
+    assert "not accepted" in str(latest.exc_string)
     batch = apply_to_database(database, SystemClock(), event.id, claim.peeked.commands, claim.token)
     complete(consumer, event.id, claim.token, batch)
     assert queue.count == 0

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import httpx
 import pytest
@@ -21,7 +22,7 @@ from shared.clock import SystemClock
 from shared.database.engine import Database
 from shared.line.consumer import Consumer
 from shared.line.presence import Presence
-from shared.records import EventRecord
+from shared.records import EventRecord, JobResult
 from shared.settings import Settings
 from tests.builders import (
     assert_books_balance,
@@ -60,7 +61,7 @@ def environment(settings: Settings, project_root: Path) -> dict[str, str]:
 def dashboard(settings: Settings, environment: dict[str, str]) -> Iterator[DashboardGet]:
     """The dashboard as `make up` starts it."""
     port = free_port()
-    command = [BIN / "rq-dashboard", "--bind", "127.0.0.1", "--port", str(port), "--json"]
+    command = [str(BIN / "rq-dashboard"), "--bind", "127.0.0.1", "--port", str(port), "--json"]
     process = subprocess.Popen([*command, "--redis-url", settings.redis_url], env=environment)
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, follow_redirects=True)
 
@@ -77,6 +78,12 @@ def dashboard(settings: Settings, environment: dict[str, str]) -> Iterator[Dashb
         client.close()
         process.terminate()
         process.wait()
+
+
+def return_value(job: Job) -> JobResult:
+    value = job.return_value(refresh=True)
+    assert value is not None
+    return cast(JobResult, value)
 
 
 def fetch(redis_client: redis.Redis, job_id: str) -> Job:
@@ -112,9 +119,11 @@ def test_a_finished_job_shows_its_result(
     start_worker("shown-worker")
     jobs = [fetch(redis_client, command.job_id) for command in commands]
     wait_until(lambda: all(job.get_status(refresh=True) == "finished" for job in jobs))
-    assert jobs[0].return_value()["booking_id"] == commands[0].job_id
-    assert jobs[1].return_value()["outcome"] == "user-limit-exceeded"
-    assert jobs[0].latest_result().worker_name == "shown-worker"
+    assert return_value(jobs[0])["booking_id"] == commands[0].job_id
+    assert return_value(jobs[1])["outcome"] == "user-limit-exceeded"
+    latest = jobs[0].latest_result()
+    assert latest is not None
+    assert latest.worker_name == "shown-worker"
     queue = Queue(f"event:{event.id}", connection=redis_client, serializer=JSONSerializer)
     assert queue.count == 0
     assert set(queue.finished_job_registry.get_job_ids()) == {command.job_id for command in commands}
@@ -168,7 +177,7 @@ def test_a_stock_worker_applies_the_line_in_order_by_the_same_code(
     ]
     jobs = [fetch(redis_client, command.job_id) for command in commands]
     assert [job.get_status() for job in jobs] == ["finished"] * 7
-    assert [job.return_value()["status"] for job in jobs] == ["succeeded"] * 5 + ["rejected"] * 2
+    assert [return_value(job)["status"] for job in jobs] == ["succeeded"] * 5 + ["rejected"] * 2
     assert redis_client.llen(f"onsale:order:{event.id}") == 0
     assert_books_balance(database, event.id)
 
@@ -184,11 +193,8 @@ def test_a_stock_worker_beside_ours_keeps_the_order(
     commands = [book(event.id, f"user{i}") for i in range(300)]
     submit(settings, commands[:150])
     start_worker()
-    process = subprocess.Popen(
-        [BIN / "rq", "worker", "-u", settings.redis_url, "-S", "json", "-b", "-w", "rq.SimpleWorker"]
-        + [f"event:{event.id}"],
-        env=environment,
-    )
+    options = ("-u", settings.redis_url, "-S", "json", "-b", "-w", "rq.SimpleWorker")
+    process = subprocess.Popen([BIN / "rq", "worker", *options, f"event:{event.id}"], env=environment)
     submit(settings, commands[150:])
     assert process.wait(timeout=60) == 0
     wait_until(lambda: len(outcomes_in_ledger(database, event.id)) == 300)
@@ -217,7 +223,7 @@ def test_a_stock_worker_with_the_wrong_serializer_loses_nothing(
     job = fetch(redis_client, command.job_id)
     wait_until(lambda: job.get_status(refresh=True) == "finished")
     assert job.id not in queue.failed_job_registry.get_job_ids()
-    assert job.return_value()["status"] == "succeeded"
+    assert return_value(job)["status"] == "succeeded"
 
 
 def test_the_dashboard_shows_a_long_line_and_what_became_of_it(

@@ -54,9 +54,7 @@ events = st.integers(1, 12).map(
 
 def active_tickets(state: EventState) -> int:
     return sum(
-        booking.ticket_count
-        for booking in state.bookings.values()
-        if booking.status is BookingStatus.ACTIVE
+        booking.ticket_count for booking in state.bookings.values() if booking.status is BookingStatus.ACTIVE
     )
 
 
