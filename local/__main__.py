@@ -10,7 +10,8 @@ import sys
 
 from local.errors import BadSetting, LocalError
 from local.settings import read_settings
-from local.supervisor import Supervisor, complain
+from local.supervisor import Supervisor
+from local.terminal import complain
 
 
 def main() -> int:

@@ -10,6 +10,7 @@ from local.errors import BadSetting
 
 WORKERS_MAX = 64
 PORT_MAX = 65_535
+DASHBOARD_HOST = "127.0.0.1"
 
 _POSTGRES_SCHEMES = ("postgresql://",)
 _REDIS_SCHEMES = ("redis://", "rediss://", "unix://")

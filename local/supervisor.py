@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import http.client
-import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -16,16 +14,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
-from urllib.parse import urlsplit, urlunsplit
 
-from local.errors import DataInUse, LocalError, PortTaken, ProgramFailed
+from local.errors import DataInUse, PortTaken, ProgramFailed
 from local.ports import check_port
 from local.programs import Program, stop_together
 from local.restarts import RESTARTS_MAX, RESTARTS_SECONDS, RestartBudget
-from local.servers import PostgresServer, Server, ValkeyServer, write_secret
-from local.settings import LocalSettings
+from local.secret_files import write_secret
+from local.servers import PostgresServer, Server, ValkeyServer
+from local.settings import DASHBOARD_HOST, LocalSettings
+from local.terminal import describe, describe_exit, quote, reachable_host, say
 
-DASHBOARD_HOST = "127.0.0.1"
+ENVIRONMENT_NAMES = ("DATABASE_URL", "REDIS_URL")
 MIGRATE_SECONDS_MAX = 300.0
 HEALTH_SECONDS_MAX = 60.0
 HEALTH_ANSWER_SECONDS_MAX = 1.0
@@ -35,7 +34,6 @@ DASHBOARD_STOP_SECONDS_MAX = 5.0
 # A batch in its transaction ends within PostgreSQL's statement timeout of 10 seconds, or is rolled back.
 WORKER_STOP_SECONDS_MAX = 20.0
 POLL_SECONDS = 0.2
-STANDARD_OUTPUT = 1
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -140,7 +138,9 @@ class Supervisor:
                 raise ProgramFailed(f"the migration took more than {MIGRATE_SECONDS_MAX:.0f} s")
             self._pause()
         if code != 0:
-            raise ProgramFailed(f"the migration of the database failed ({describe_exit(code)}), see above")
+            raise ProgramFailed(
+                f"the migration of the database ended with {describe_exit(code)}; the reason is above"
+            )
 
     def _start_programs(self, stack: ExitStack) -> None:
         workers = [self._worker(number) for number in range(1, self._settings.workers + 1)]
@@ -181,10 +181,8 @@ class Supervisor:
     def _welcome(self, stack: ExitStack) -> None:
         path = self._settings.data_directory / "environment"
         stack.callback(path.unlink, missing_ok=True)
-        names = ("DATABASE_URL", "REDIS_URL")
-        write_secret(
-            path, "".join(f"export {name}={shlex.quote(self._environment[name])}\n" for name in names)
-        )
+        lines = [f"export {name}={quote(self._environment[name])}" for name in ENVIRONMENT_NAMES]
+        write_secret(path, "\n".join(lines) + "\n")
         say(describe(self._settings, self._environment, path))
 
     def _watch(self) -> None:
@@ -207,10 +205,10 @@ class Supervisor:
             code = exit_code(child)
             if code is None:
                 continue
-            what = f"the {child.name} ended by itself ({describe_exit(code)})"
+            what = f"{child.name} has ended with {describe_exit(code)}"
             if not budget.spend(time.monotonic()):
                 often = f"more than {RESTARTS_MAX} times within {RESTARTS_SECONDS:.0f} s"
-                raise ProgramFailed(f"{what}, {often}; its reason is above or in the folder of the data")
+                raise ProgramFailed(f"{what}, {often}; the reason is above, or in a log in the data folder")
             say(f"onsale: {what}; starting it again")
             child.start()
 
@@ -229,7 +227,9 @@ def exclusive(data_directory: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
     except BlockingIOError as error:
-        raise DataInUse(f"another `make up` uses the data in {data_directory}; stop it, {remedy}") from error
+        raise DataInUse(
+            f"`make up` already runs on the data in {data_directory}; stop it, {remedy}"
+        ) from error
     except OSError as error:
         raise DataInUse(
             f"the data folder {data_directory} can't be used ({error.strerror}); correct that, {remedy}"
@@ -272,60 +272,6 @@ def is_healthy(host: str, port: int) -> bool:
         connection.close()
 
 
-def reachable_host(host: str) -> str:
-    """Where a client on this machine finds a server that listens on `host`."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-
-
-def describe(settings: LocalSettings, environment: Mapping[str, str], environment_file: Path) -> str:
-    """What the person at the terminal wants to know once all is running. Passwords are left out."""
-    host = reachable_host(settings.api_host)
-    api = f"http://{f'[{host}]' if ':' in host else host}:{settings.api_port}"
-    return f"""
-Onsale is running, with {settings.workers} worker{"s" if settings.workers > 1 else ""}.
-
-  API          {api}
-  API guide    {api}/docs
-  Dashboard    http://{DASHBOARD_HOST}:{settings.dashboard_port}
-  PostgreSQL   {without_password(environment["DATABASE_URL"])}
-  Redis        {without_password(environment["REDIS_URL"])}
-  Data         {settings.data_directory}
-
-For tools such as psql and rq, `. {shlex.quote(str(environment_file))}` sets DATABASE_URL and REDIS_URL.
-Ctrl-C stops everything; the data are kept.
-"""
-
-
-def without_password(url: str) -> str:
-    """The URL as it may be shown."""
-    parts = urlsplit(url)
-    credentials, at, location = parts.netloc.rpartition("@")
-    user, colon, _ = credentials.partition(":")
-    shown = f"{user}:***" if colon else user
-    return urlunsplit(parts._replace(netloc=f"{shown}{at}{location}"))
-
-
 def exit_code(child: Child) -> int | None:
     """How a child ended, as `subprocess` says it; None while it runs."""
     return None if child.process is None else child.process.poll()
-
-
-def describe_exit(code: int) -> str:
-    """An exit code of `subprocess` in words."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"
-
-
-def complain(error: LocalError) -> None:
-    """Say what was in the way."""
-    say(f"onsale: {error}", sys.stderr.fileno())
-
-
-def say(text: str, output: int = STANDARD_OUTPUT) -> None:
-    """Write a line at once, also from a signal handler; nobody may be listening any more."""
-    with suppress(OSError):
-        os.write(output, f"{text}\n".encode())

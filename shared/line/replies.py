@@ -36,13 +36,18 @@ class Replies:
         self._producer = producer
         self._waiting: dict[str, set[asyncio.Future[JobResult]]] = {}
         self._listener: asyncio.Task[None] | None = None
+        self._stopping = False
 
     def start(self) -> None:
         """Begin to listen."""
         self._listener = asyncio.create_task(self._listen())
 
     async def stop(self) -> None:
-        """End the subscription."""
+        """End the subscription.
+
+        redis-py can lose a cancellation while it connects; the flag ends the loop at its next turn then.
+        """
+        self._stopping = True
         if self._listener is not None:
             self._listener.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -62,7 +67,7 @@ class Replies:
                 self._waiting.pop(job_id, None)
 
     async def _listen(self) -> None:
-        while True:
+        while not self._stopping:
             try:
                 with line_errors():
                     await self._listen_until_lost()
@@ -74,7 +79,7 @@ class Replies:
         async with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
             await subscription.subscribe(self.channel)
             await self._ask_for_missed()
-            while True:
+            while not self._stopping:
                 message = await subscription.get_message(timeout=_POLL_SECONDS)
                 if message is not None:
                     self._deliver_all(message["data"])
