@@ -99,7 +99,7 @@ def test_data_are_used_by_one_server_at_a_time(
 ) -> None:
     monkeypatch.setattr("local.server.LOCK_SECONDS_MAX", 0.1)
     with kind(tmp_path / "data") as server:
-        with pytest.raises(ServerFailed, match="another .* uses"):
+        with pytest.raises(ServerFailed, match=r"another .* uses"):
             kind(tmp_path / "data").start()
         assert server.pid is not None
 

@@ -42,7 +42,7 @@ def test_an_address_of_another_machine_is_refused_with_its_variable(tmp_path: Pa
 def test_the_data_folder_is_for_one_supervisor_at_a_time(tmp_path: Path) -> None:
     with exclusive(tmp_path / "data"):
         with (
-            pytest.raises(DataInUse, match="already runs .*ONSALE_DATA_DIRECTORY"),
+            pytest.raises(DataInUse, match=r"already runs .*ONSALE_DATA_DIRECTORY"),
             exclusive(tmp_path / "data"),
         ):
             pytest.fail("two at once")
@@ -53,7 +53,7 @@ def test_the_data_folder_is_for_one_supervisor_at_a_time(tmp_path: Path) -> None
 def test_a_data_folder_that_can_not_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
-        pytest.raises(DataInUse, match="can't be used .*ONSALE_DATA_DIRECTORY"),
+        pytest.raises(DataInUse, match=r"can't be used .*ONSALE_DATA_DIRECTORY"),
         exclusive(tmp_path / "file" / "data"),
     ):
         pytest.fail("there is no folder")
