@@ -18,8 +18,12 @@ _REMEDY = "run `make up` as an ordinary user, or set DATABASE_URL to a PostgreSQ
 _PROBE_SECONDS_MAX = 30.0
 
 # Lets the account pass through folders of root, such as /root itself: a checkout works wherever it is, and no
-# folder above it has to change its mode. A capability may be missing in a container; then without it.
+# folder above it has to change its mode.
 _CAPABILITIES = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
+# PostgreSQL looks at its own programs with access(2), which heeds a capability only with this bit.
+_HEEDED_BY_ACCESS = ("--securebits=+no_setuid_fixup",)
+# From most to least; a container may forbid some of it, and may do without where its folders are open.
+_WAYS = ((*_CAPABILITIES, *_HEEDED_BY_ACCESS), _CAPABILITIES, ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +73,8 @@ def command_prefix(account: Account, program: Path, death_signal: signal.Signals
         raise ServerFailed(f"PostgreSQL can't run as root, and `setpriv` (util-linux) is missing; {_REMEDY}")
     change = [setpriv, f"--reuid={account.user}", f"--regid={account.group}", "--clear-groups"]
     reasons = []
-    for capabilities in (_CAPABILITIES, ()):
-        prefix = [*change, *capabilities]
+    for way in _WAYS:
+        prefix = [*change, *way]
         reason = _try_out([*prefix, str(program), "--version"])
         if reason is None:
             # A change of user takes off a leash that was there before; so setpriv puts it on, at its end.

@@ -39,9 +39,12 @@ def format_time(moment: datetime) -> str:
 
 
 def parse_time(text: str) -> datetime:
-    """Read a time that `format_time` or RQ wrote.
+    """Read a time that `format_time` or RQ wrote, or any other of ISO 8601 with a time zone.
 
     Raises:
-        ValueError: the text has another form.
+        ValueError: the text has another form, or no time zone.
     """
-    return datetime.strptime(text, _TIME_FORMAT).replace(tzinfo=UTC)
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} does not say in which time zone it is")
+    return moment

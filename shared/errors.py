@@ -7,7 +7,9 @@ OnsaleError
 │   ├── LineUnavailable
 │   └── DatabaseUnavailable
 ├── StaleClaim
-└── OutOfTurn
+└── EventBlocked
+    ├── OutOfTurn
+    └── WriteRefused
 """
 
 from __future__ import annotations
@@ -51,9 +53,20 @@ class StaleClaim(OnsaleError):
         self.newest_token = newest_token
 
 
-class OutOfTurn(OnsaleError):
+class EventBlocked(OnsaleError):
+    """The line of one event can't move until an operator has looked at it; others are not concerned."""
+
+
+class OutOfTurn(EventBlocked):
     """The head of the line does not follow the last applied position; nothing is applied.
 
     It means that Redis and PostgreSQL don't come from the same history, for example after one of them
     was restored from a backup. An operator has to decide.
+    """
+
+
+class WriteRefused(EventBlocked):
+    """PostgreSQL refuses what a batch would write, by one of its constraints; nothing is applied.
+
+    Its tables hold something that the rules could not have made.
     """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from shared.clock import Clock
 from shared.database.engine import Database
 from shared.domain import JobStatus
-from shared.errors import DatabaseUnavailable, LineUnavailable, OutOfTurn, StaleClaim
+from shared.errors import DatabaseUnavailable, EventBlocked, LineUnavailable, StaleClaim
 from shared.line.consumer import Claim, Completion, Consumer, GiveBack, Peeked, Sleeper
 from shared.line.presence import Presence
 from shared.log import log_event
@@ -22,6 +22,9 @@ _HEARTBEATS_PER_TTL = 4
 _PAUSE_SECONDS_MIN = 0.1
 _PAUSE_SECONDS_MAX = 2.0
 _RATE_WEIGHT_OF_NEWEST = 0.3
+
+_BLOCKED_EVENT_SECONDS = 10.0
+"""How long an event that can't move is left alone before it is tried again."""
 
 
 @dataclass(slots=True)
@@ -68,10 +71,10 @@ class Worker:
             try:
                 self._turn()
                 self._pause_seconds = _PAUSE_SECONDS_MIN
-            except (LineUnavailable, DatabaseUnavailable, OutOfTurn) as error:
+            except (LineUnavailable, DatabaseUnavailable) as error:
                 log_event(
                     logger,
-                    logging.ERROR if isinstance(error, OutOfTurn) else logging.WARNING,
+                    logging.WARNING,
                     "work interrupted, trying again",
                     reason=error,
                     pause_seconds=self._pause_seconds,
@@ -103,7 +106,10 @@ class Worker:
                 logger, logging.WARNING, "stale claim given up", event_id=claim.event_id, token=claim.token
             )
             self._consumer.release(claim.event_id, claim.token, newest_token=stale.newest_token)
-        except (DatabaseUnavailable, OutOfTurn):
+        except EventBlocked as error:
+            log_event(logger, logging.ERROR, "event blocked", event_id=claim.event_id, reason=error)
+            self._consumer.release(claim.event_id, claim.token, delay_seconds=_BLOCKED_EVENT_SECONDS)
+        except DatabaseUnavailable:
             self._consumer.release(claim.event_id, claim.token)
             raise
 

@@ -98,7 +98,7 @@ async def get_booking(booking_id: str, context: Context) -> Response:
 async def _event_of_booking(context: ApiContext, booking_id: str) -> str | None:
     """The event in whose line the booking was, or still is; None if no booking came or can come of it."""
     job = await context.producer.read_job(booking_id)
-    if job is not None and job.payload is not None and job.payload["kind"] == CommandKind.BOOK:
+    if job is not None and job.payload is not None and job.payload.get("kind") == CommandKind.BOOK:
         refused = job.result is not None and job.result["outcome"] != OutcomeCode.BOOKED
         return None if refused else job.event_id
     booking = await run_in_threadpool(_find_booking, context, booking_id)

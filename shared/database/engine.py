@@ -5,16 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg2
 from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    TimeoutError,
+)
 
-from shared.errors import DatabaseUnavailable
+from shared.errors import DatabaseUnavailable, WriteRefused
 from shared.settings import Settings
 
 _SET_TIME_LIMITS = text(
     "SELECT set_config('lock_timeout', :lock_timeout, true),"
     " set_config('statement_timeout', :statement_timeout, true)"
 )
+
+# SQLAlchemy wraps what a statement raises; COPY is the driver's own and raises the driver's errors.
+_UNAVAILABLE = (
+    OperationalError,
+    InterfaceError,
+    TimeoutError,
+    psycopg2.OperationalError,
+    psycopg2.InterfaceError,
+)
+_REFUSED = (IntegrityError, DataError, psycopg2.IntegrityError, psycopg2.DataError)
 
 
 class Database:
@@ -43,13 +61,16 @@ class Database:
         Raises:
             DatabaseUnavailable: PostgreSQL can't be reached, ended the connection, or a time limit
                 passed.
+            WriteRefused: a constraint was violated, or a value can't be stored.
         """
         try:
             with self.engine.begin() as connection:
                 connection.execute(_SET_TIME_LIMITS, self._time_limits)
                 yield connection
-        except (OperationalError, InterfaceError, TimeoutError) as error:
+        except _UNAVAILABLE as error:
             raise DatabaseUnavailable(f"PostgreSQL: {_first_line(error)}") from error
+        except _REFUSED as error:
+            raise WriteRefused(f"PostgreSQL: {_first_line(error)}") from error
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise DatabaseUnavailable(f"PostgreSQL: {_first_line(error)}") from error

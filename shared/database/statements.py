@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+import psycopg2
 from sqlalchemy import Connection, Row, Text, Uuid, bindparam, cast, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -202,6 +203,10 @@ def _copy(connection: Connection, statement: str, rows: Iterable[tuple[object, .
     cursor = connection.connection.cursor()
     try:
         cursor.copy_expert(statement, buffer)
+    except (psycopg2.OperationalError, psycopg2.InterfaceError):
+        # SQLAlchemy has not seen this and would hand a lost connection out again.
+        connection.invalidate()
+        raise
     finally:
         cursor.close()
 

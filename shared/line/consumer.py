@@ -140,10 +140,16 @@ class Consumer:
             held, has_stray, commands = cast(list[Any], self._complete(args=arguments))
         return _peeked(has_stray, commands) if held else None
 
-    def release(self, event_id: str, token: int, *, newest_token: int = 0) -> None:
-        """Give an event back. `newest_token` is what the database has seen, if it was newer than ours."""
+    def release(
+        self, event_id: str, token: int, *, delay_seconds: float = 0.0, newest_token: int = 0
+    ) -> None:
+        """Give an event back, to be claimed after a delay if it still has work.
+
+        `newest_token` is what the database has seen, if that was newer than ours.
+        """
+        delay_ms = int(delay_seconds * 1000)
         with line_errors():
-            self._release(args=[event_id, token, self._worker_name, newest_token])
+            self._release(args=[event_id, token, self._worker_name, delay_ms, newest_token])
 
     def remove_strays(self, event_id: str) -> int:
         """Clear the head of RQ's list of what does not wait in the line; gives how many were foreign."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -60,8 +61,10 @@ class Product:
     def child(self, *words: str) -> psutil.Process:
         """A direct child whose command line has all these words."""
         for process in psutil.Process(self.process.pid).children():
-            if all(word in " ".join(process.cmdline()) for word in words):
-                return process
+            # One that was just killed is a zombie until the supervisor looks.
+            with contextlib.suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
+                if all(word in " ".join(process.cmdline()) for word in words):
+                    return process
         raise AssertionError(f"no child with {words}")
 
     def database_url(self) -> str:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from shared.clock import SystemClock
 from shared.database import statements
 from shared.database.engine import Database
 from shared.domain import BookTickets, CancelBooking, CommandKind, OutcomeCode, UnreadableCommand
-from shared.errors import DatabaseUnavailable, OutOfTurn, StaleClaim
+from shared.errors import DatabaseUnavailable, OutOfTurn, StaleClaim, WriteRefused
 from shared.identifiers import new_id
 from shared.line.codec import WaitingCommand, book_payload, cancel_payload
 from shared.line.consumer import NO_CLAIM
-from shared.records import EventRecord
+from shared.records import EventRecord, LedgerRecord
 from shared.settings import Settings
 from tests.builders import assert_books_balance, create_event, outcomes_in_ledger
 from worker.batch import AppliedBatch, apply_to_database
@@ -205,3 +206,36 @@ def test_the_database_itself_refuses_to_oversell(database: Database, event: Even
         database.transaction() as connection,
     ):
         connection.execute(text("UPDATE events SET available_tickets = -1"))
+
+
+def test_a_connection_lost_while_copying_is_replaced(
+    database: Database, event: EventRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert = statements.insert_ledger_records
+
+    def insert_on_a_lost_connection(connection: Connection, records: Sequence[LedgerRecord]) -> None:
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 1"))
+        time.sleep(0.1)
+        insert(connection, records)
+
+    waiting = [booking(1), booking(2, "bob")]
+    with monkeypatch.context() as patched:
+        patched.setattr(statements, "insert_ledger_records", insert_on_a_lost_connection)
+        with pytest.raises(DatabaseUnavailable):
+            apply(database, event, waiting)
+    assert outcomes_in_ledger(database, event.id) == []
+    assert apply(database, event, waiting).fresh == 2
+    assert_books_balance(database, event.id)
+
+
+def test_what_a_constraint_refuses_is_not_taken_for_an_outage(database: Database, event: EventRecord) -> None:
+    with database.transaction() as connection:
+        connection.execute(text("UPDATE events SET available_tickets = 0, total_tickets = 1"))
+    made = booking(1, "ann")
+    with database.transaction() as connection:
+        connection.execute(
+            text("INSERT INTO bookings VALUES (:id, :event_id, 'ann', 2, 'active', now(), now())"),
+            {"id": made.command.id, "event_id": event.id},
+        )
+    with pytest.raises(WriteRefused, match="available_tickets"):
+        apply(database, event, [cancellation(1, made.command.id)])

@@ -308,3 +308,24 @@ def test_scripts_survive_a_flush(
     redis_client.script_flush()
     submit(settings, [book(event.id, "bob")])
     assert queue_length(redis_client, event.id) == 2
+
+
+def test_an_event_put_aside_waits_while_others_go_on(
+    settings: Settings, event: EventRecord, database: Database, consumer: Consumer, second: Consumer
+) -> None:
+    submit(settings, [book(event.id, "ann")])
+    claim = consumer.claim()
+    assert claim is not None
+    consumer.release(event.id, claim.token, delay_seconds=0.3)
+    other = create_event(database)
+    seed(settings, other)
+    submit(settings, [book(other.id, "ann")])
+    submit(settings, [book(event.id, "bob")])
+    other_claim = second.claim()
+    assert other_claim is not None
+    assert other_claim.event_id == other.id
+    assert consumer.claim() is None
+    time.sleep(0.35)
+    again = consumer.claim()
+    assert again is not None
+    assert again.event_id == event.id

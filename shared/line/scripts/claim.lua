@@ -8,21 +8,22 @@ local function first(...)
   return redis.call(...)[1]
 end
 
--- A claim further ahead than any may last comes from before the clock was set back.
+-- A time further ahead than any claim or delay may last comes from before the clock was set back.
 local event_id = first('ZRANGEBYSCORE', K.leased, '-inf', now, 'LIMIT', 0, 1)
   or first('ZRANGEBYSCORE', K.leased, now + K.lease_ms_max, '+inf', 'LIMIT', 0, 1)
 local taken_from = ''
 if event_id then
   taken_from = redis.call('HGET', K.event .. event_id, 'consumer') or 'unknown'
   redis.call('SREM', K.rq_workers_of_queue .. K.queue_name_prefix .. event_id, K.rq_worker .. taken_from)
-  redis.call('ZREM', K.ready, event_id)
 else
-  event_id = first('ZPOPMIN', K.ready)
+  event_id = first('ZRANGEBYSCORE', K.ready, '-inf', now, 'LIMIT', 0, 1)
+    or first('ZRANGEBYSCORE', K.ready, now + K.lease_ms_max, '+inf', 'LIMIT', 0, 1)
 end
 if not event_id then
   return false
 end
 
+redis.call('ZREM', K.ready, event_id)
 redis.call('ZADD', K.leased, now + lease_ms, event_id)
 redis.call('HSET', K.event .. event_id, 'consumer', worker)
 local token = redis.call('HINCRBY', K.event .. event_id, 'token', 1)

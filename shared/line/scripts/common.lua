@@ -10,12 +10,13 @@ local function queue_key(event_id)
 end
 
 -- Put an event on the index of those that need a consumer, unless one has it, and wake a sleeper.
-local function make_ready(event_id)
+-- One that is ready later wakes nobody: workers look around by themselves.
+local function make_ready(event_id, delay_ms)
   if redis.call('ZSCORE', K.leased, event_id) then
     return
   end
-  if redis.call('ZADD', K.ready, 'NX', now_ms(), event_id) == 1
-      and redis.call('LLEN', K.wake) < K.wake_tokens_max then
+  if redis.call('ZADD', K.ready, 'NX', now_ms() + delay_ms, event_id) == 1
+      and delay_ms == 0 and redis.call('LLEN', K.wake) < K.wake_tokens_max then
     redis.call('RPUSH', K.wake, '1')
   end
 end
@@ -35,13 +36,13 @@ local function show_worker(worker, state, event_id)
   end
 end
 
-local function release(event_id, worker)
+local function release(event_id, worker, delay_ms)
   redis.call('ZREM', K.leased, event_id)
   redis.call('HDEL', K.event .. event_id, 'consumer')
   redis.call('SREM', K.rq_workers_of_queue .. K.queue_name_prefix .. event_id, K.rq_worker .. worker)
   show_worker(worker, 'idle', nil)
   if redis.call('LLEN', K.order .. event_id) > 0 or redis.call('LLEN', queue_key(event_id)) > 0 then
-    make_ready(event_id)
+    make_ready(event_id, delay_ms)
   end
 end
 

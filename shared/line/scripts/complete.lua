@@ -141,7 +141,7 @@ if not holds_claim(event_id, token) then
   return {0, 0, {}}
 end
 if give_back == 'always' or (redis.call('LLEN', K.order .. event_id) == 0 and has_stray(event_id) == 0) then
-  release(event_id, worker)
+  release(event_id, worker, 0)
   return {0, 0, {}}
 end
 redis.call('ZADD', K.leased, now_ms() + lease_ms, event_id)

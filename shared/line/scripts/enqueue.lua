@@ -62,7 +62,7 @@ for _, event_id in ipairs(touched) do
     redis.call('RPUSH', K.order .. event_id, unpack(line.new_ids))
     redis.call('RPUSH', queue_key(event_id), unpack(line.new_ids))
     redis.call('SADD', K.rq_queues, queue_key(event_id))
-    make_ready(event_id)
+    make_ready(event_id, 0)
   end
 end
 return answers

@@ -11,7 +11,7 @@ for _, key in ipairs(step[2]) do
     local queue = K.queue_name_prefix .. event_id
     if redis.call('LLEN', K.order .. event_id) > 0 or redis.call('LLEN', key) > 0 then
       if not redis.call('ZSCORE', K.ready, event_id) and not redis.call('ZSCORE', K.leased, event_id) then
-        make_ready(event_id)
+        make_ready(event_id, 0)
         made_ready = made_ready + 1
       end
     elseif redis.call('EXISTS', K.rq_finished .. queue, K.rq_failed .. queue) == 0 then

@@ -1,0 +1,166 @@
+"""The worker's loop: takes its turns, waits for servers, leaves in order."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import redis
+from sqlalchemy import text
+
+from local.servers import PostgresServer
+from shared.database.engine import Database
+from shared.domain import OutcomeCode
+from shared.records import EventRecord
+from shared.settings import Settings
+from tests.builders import (
+    assert_books_balance,
+    book,
+    build_worker,
+    create_event,
+    outcomes_in_ledger,
+    queue_length,
+    seed,
+    submit,
+    wait_until,
+)
+from tests.conftest import StartWorker
+
+
+@pytest.fixture
+def event(settings: Settings, database: Database, redis_client: redis.Redis) -> EventRecord:
+    event = create_event(database)
+    seed(settings, event)
+    return event
+
+
+def applied(database: Database, event: EventRecord) -> int:
+    return len(outcomes_in_ledger(database, event.id))
+
+
+def test_a_line_longer_than_a_stretch_is_worked_off_in_order(
+    settings: Settings, database: Database, event: EventRecord
+) -> None:
+    commands = [book(event.id, f"user{i}") for i in range(500)]
+    submit(settings, commands)
+    short = settings.model_copy(update={"batch_commands_max": 7, "stretch_batches_max": 3})
+    worker = build_worker(short, database, name="short")
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    wait_until(lambda: applied(database, event) == 500)
+    worker.stop()
+    thread.join()
+    assert [job_id for _, job_id, _ in outcomes_in_ledger(database, event.id)] == [
+        command.job_id for command in commands
+    ]
+    assert_books_balance(database, event.id)
+
+
+def test_a_long_line_does_not_hold_up_a_short_one(
+    settings: Settings, database: Database, event: EventRecord, start_worker: StartWorker
+) -> None:
+    other = create_event(database)
+    seed(settings, other)
+    submit(settings, [book(event.id, f"user{i}") for i in range(900)])
+    submit(settings, [book(other.id, "ann")])
+    slow = settings.model_copy(update={"batch_commands_max": 5, "stretch_batches_max": 2})
+    worker = build_worker(slow, database, name="slow")
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    wait_until(lambda: applied(database, other) == 1)
+    behind = applied(database, event)
+    worker.stop()
+    thread.join()
+    assert behind < 900
+
+
+def test_a_stopped_worker_hands_its_event_back_at_once(
+    settings: Settings, database: Database, event: EventRecord, redis_client: redis.Redis
+) -> None:
+    patient = settings.model_copy(update={"lease_seconds": 60.0, "batch_commands_max": 1})
+    submit(settings, [book(event.id, f"user{i}") for i in range(300)])
+    first = build_worker(patient, database, name="first")
+    thread = threading.Thread(target=first.run)
+    thread.start()
+    wait_until(lambda: applied(database, event) > 3)
+    first.stop()
+    thread.join()
+    assert redis_client.zcard("onsale:leased") == 0
+    assert queue_length(redis_client, event.id) == 300 - applied(database, event) > 0
+    second = build_worker(settings, database, name="second")
+    thread = threading.Thread(target=second.run)
+    thread.start()
+    wait_until(lambda: applied(database, event) == 300)
+    second.stop()
+    thread.join()
+    assert_books_balance(database, event.id)
+
+
+def test_workers_wait_for_postgresql_and_go_on_by_themselves(
+    settings: Settings,
+    database: Database,
+    event: EventRecord,
+    postgres: PostgresServer,
+    start_worker: StartWorker,
+    redis_client: redis.Redis,
+) -> None:
+    start_worker("first")
+    start_worker("second")
+    postgres.stop()
+    try:
+        submit(settings, [book(event.id, f"user{i}") for i in range(20)])
+    finally:
+        postgres.start()
+    wait_until(lambda: applied(database, event) == 20)
+    wait_until(lambda: queue_length(redis_client, event.id) == 0)
+    assert_books_balance(database, event.id)
+
+
+def test_an_event_that_cannot_move_holds_up_no_other(
+    settings: Settings, database: Database, event: EventRecord, start_worker: StartWorker
+) -> None:
+    with database.transaction() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO ledger (job_id, event_id, position, kind, outcome, accepted_at, applied_at)"
+                " VALUES (gen_random_uuid(), :id, 1, 'book', 'booked', now(), now())"
+            ),
+            {"id": event.id},
+        )
+    other = create_event(database)
+    seed(settings, other)
+    submit(settings, [book(event.id, "ann")])
+    submit(settings, [book(other.id, "ann")])
+    start_worker()
+    wait_until(lambda: applied(database, other) == 1)
+    assert applied(database, event) == 1
+
+
+def test_two_workers_that_both_think_they_hold_the_claim_apply_each_command_once(
+    settings: Settings, database: Database, event: EventRecord, redis_client: redis.Redis
+) -> None:
+    """The claim is broken on purpose: it is taken away again and again while both work."""
+    commands = [book(event.id, f"user{i}") for i in range(400)]
+    submit(settings, commands)
+    small = settings.model_copy(update={"batch_commands_max": 5})
+    workers = [build_worker(small, database, name=f"worker{i}") for i in range(3)]
+    threads = [threading.Thread(target=worker.run) for worker in workers]
+    for thread in threads:
+        thread.start()
+
+    def steal() -> bool:
+        redis_client.delete("onsale:leased")
+        redis_client.zadd("onsale:ready", {event.id: 0})
+        return applied(database, event) == 400
+
+    wait_until(steal)
+    for worker in workers:
+        worker.stop()
+    for thread in threads:
+        thread.join()
+    entries = outcomes_in_ledger(database, event.id)
+    assert [job_id for _, job_id, _ in entries] == [command.job_id for command in commands]
+    assert [outcome for _, _, outcome in entries] == [OutcomeCode.BOOKED] * 10 + [
+        OutcomeCode.NOT_ENOUGH_TICKETS
+    ] * 390
+    assert_books_balance(database, event.id)
