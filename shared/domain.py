@@ -96,6 +96,17 @@ class UnreadableCommand:
 Command = BookTickets | CancelBooking | UnreadableCommand
 
 
+def kind_of(command: Command) -> CommandKind:
+    """What a command asks for."""
+    match command:
+        case BookTickets():
+            return CommandKind.BOOK
+        case CancelBooking():
+            return CommandKind.CANCEL
+        case UnreadableCommand():
+            return CommandKind.UNKNOWN
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookingState:
     """As much of a booking as the rules need."""

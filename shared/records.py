@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TypedDict
 
 from shared.clock import format_time
-from shared.domain import BookingStatus, CommandKind, OutcomeCode
+from shared.domain import BookingState, BookingStatus, CommandKind, OutcomeCode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +104,11 @@ class JobResult(TypedDict):
     booking_id: str | None
     applied_at: str
     detail: OutcomeDetail
+
+
+def booking_state(booking: BookingRecord) -> BookingState:
+    """As much of a booking as the rules need."""
+    return BookingState(user_id=booking.user_id, ticket_count=booking.ticket_count, status=booking.status)
 
 
 def event_view(event: EventRecord) -> EventView:

@@ -1,4 +1,8 @@
-"""`python -m worker` consumes; `python -m worker migrate` brings the schema up to date."""
+"""The worker's commands.
+
+`python -m worker` consumes, `python -m worker migrate` brings the schema up to date,
+`python -m worker verify` checks the database against the rules.
+"""
 
 from __future__ import annotations
 
@@ -16,33 +20,79 @@ from pydantic import ValidationError
 from shared.clock import SystemClock
 from shared.database.engine import Database
 from shared.database.migrate import migrate
-from shared.identifiers import new_id
+from shared.identifiers import canonical_id, new_id
 from shared.line.connections import connect
 from shared.line.consumer import Consumer, Sleeper
 from shared.line.presence import Presence
 from shared.log import configure_logging, log_event
 from shared.settings import Settings, explain_settings_error, load_settings
 from worker.consume import Worker
+from worker.verify import Counts, Verifier
 
 logger = logging.getLogger("worker")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the named command; gives the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
-    parser.add_argument("command", nargs="?", choices=("consume", "migrate"), default="consume")
-    command = parser.parse_args(arguments).command
+    parsed = _parser().parse_args(arguments)
     configure_logging()
     try:
         settings = load_settings()
     except ValidationError as error:
         print(explain_settings_error(error), file=sys.stderr)
         return 2
-    if command == "migrate":
-        migrate(settings.database_url)
-    else:
-        consume(settings)
-    return 0
+    match parsed.command:
+        case "migrate":
+            migrate(settings.database_url)
+            return 0
+        case "verify":
+            return verify(settings, parsed.event)
+        case _:
+            consume(settings)
+            return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("consume", help="work until SIGTERM (the default)")
+    commands.add_parser("migrate", help="bring the schema up to date")
+    verify_parser = commands.add_parser("verify", help="check the database against the rules")
+    verify_parser.add_argument("--event", type=_event_id, help="check this event only")
+    return parser
+
+
+def _event_id(text: str) -> str:
+    id = canonical_id(text)
+    if id is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the id of an event; it must be a UUID")
+    return id
+
+
+def verify(settings: Settings, event_id: str | None) -> int:
+    """Print each violation and a summary; gives 1 if there are violations."""
+    database = Database(settings, connections_max=1)
+    verifier = Verifier(database, report=print, progress=_show_progress)
+    try:
+        if event_id is None:
+            verifier.verify_all()
+        else:
+            verifier.verify_event(event_id)
+    finally:
+        database.close()
+    counts = verifier.counts
+    print(
+        f"{counts.events} events, {counts.commands} commands and {counts.bookings} bookings checked:"
+        f" {counts.violations} violations"
+    )
+    return 1 if counts.violations else 0
+
+
+def _show_progress(counts: Counts) -> None:
+    """A line that is written over, for who watches."""
+    if sys.stderr.isatty():
+        line = f"{counts.events} events, {counts.commands} commands, {counts.bookings} bookings"
+        print(f"\r{line}", end="", file=sys.stderr, flush=True)
 
 
 def consume(settings: Settings) -> None:

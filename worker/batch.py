@@ -12,7 +12,6 @@ from shared.clock import Clock, format_time
 from shared.database import statements
 from shared.database.engine import Database
 from shared.domain import (
-    BookingState,
     BookTickets,
     CancelBooking,
     EventState,
@@ -30,6 +29,7 @@ from shared.records import (
     JobResult,
     LedgerRecord,
     OutcomeDetail,
+    booking_state,
     event_view,
     job_result,
 )
@@ -111,7 +111,7 @@ def _prefetch(connection: Connection, event: EventRecord, waiting: Sequence[Wait
             available_tickets=event.available_tickets,
             max_tickets_per_user=event.max_tickets_per_user,
             holdings=holdings,
-            bookings={booking.id: _booking_state(booking) for booking in bookings.values()},
+            bookings={booking.id: booking_state(booking) for booking in bookings.values()},
         ),
     )
 
@@ -153,10 +153,6 @@ def _find_bookings_to_cancel(
     ids = {command.command.booking_id for command in fresh if isinstance(command.command, CancelBooking)}
     found = statements.find_bookings(connection, ids) if ids else {}
     return {booking.id: booking for booking in found.values() if booking.event_id == event.id}
-
-
-def _booking_state(booking: BookingRecord) -> BookingState:
-    return BookingState(user_id=booking.user_id, ticket_count=booking.ticket_count, status=booking.status)
 
 
 def _write(

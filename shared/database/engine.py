@@ -54,9 +54,15 @@ class Database:
             },
         )
 
+        self._snapshots = self.engine.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
+
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
+    def transaction(self, *, snapshot: bool = False) -> Iterator[Connection]:
         """One transaction: committed at the end of the block, rolled back if the block raises.
+
+        With `snapshot` it only reads, and sees one moment however long it reads.
 
         Raises:
             DatabaseUnavailable: PostgreSQL can't be reached, ended the connection, or a time limit
@@ -64,7 +70,7 @@ class Database:
             WriteRefused: a constraint was violated, or a value can't be stored.
         """
         try:
-            with self.engine.begin() as connection:
+            with (self._snapshots if snapshot else self.engine).begin() as connection:
                 connection.execute(_SET_TIME_LIMITS, self._time_limits)
                 yield connection
         except _UNAVAILABLE as error:

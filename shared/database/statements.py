@@ -70,7 +70,7 @@ def insert_event(connection: Connection, event: EventRecord) -> None:
 def find_event(connection: Connection, event_id: str) -> EventRecord | None:
     """Read an event without locking it."""
     row = connection.execute(_SELECT_EVENT, {"event_id": event_id}).one_or_none()
-    return None if row is None else _event_record(row)
+    return None if row is None else event_record(row)
 
 
 def lock_event(connection: Connection, event_id: str) -> EventRecord | None:
@@ -82,7 +82,7 @@ def lock_event(connection: Connection, event_id: str) -> EventRecord | None:
     if not connection.in_transaction():
         raise RuntimeError("lock_event needs a transaction")
     row = connection.execute(_LOCK_EVENT, {"event_id": event_id}).one_or_none()
-    return None if row is None else _event_record(row)
+    return None if row is None else event_record(row)
 
 
 def lock_missing_event(connection: Connection, event_id: str) -> None:
@@ -107,13 +107,13 @@ def active_tickets_by_user(connection: Connection, event_id: str, user_ids: Iter
 def find_bookings(connection: Connection, booking_ids: Iterable[str]) -> dict[str, BookingRecord]:
     """The bookings with these ids, by id; what does not exist is left out."""
     rows = connection.execute(_SELECT_BOOKINGS, {"ids": _uuid_array(booking_ids)})
-    return {row.id: _booking_record(row) for row in rows}
+    return {row.id: booking_record(row) for row in rows}
 
 
 def find_ledger_records(connection: Connection, job_ids: Iterable[str]) -> dict[str, LedgerRecord]:
     """The ledger rows of these jobs, by job id; what was never applied is left out."""
     rows = connection.execute(_SELECT_LEDGER, {"ids": _uuid_array(job_ids)})
-    return {row.job_id: _ledger_record(row) for row in rows}
+    return {row.job_id: ledger_record(row) for row in rows}
 
 
 def insert_bookings(connection: Connection, records: Sequence[BookingRecord]) -> None:
@@ -216,15 +216,18 @@ def _uuid_array(ids: Iterable[str]) -> str:
     return "{" + ",".join(ids) + "}"
 
 
-def _event_record(row: Row[*tuple[Any, ...]]) -> EventRecord:
+def event_record(row: Row[*tuple[Any, ...]]) -> EventRecord:
+    """A row of `events` as a record."""
     return EventRecord(**row._asdict())
 
 
-def _booking_record(row: Row[*tuple[Any, ...]]) -> BookingRecord:
+def booking_record(row: Row[*tuple[Any, ...]]) -> BookingRecord:
+    """A row of `bookings` as a record."""
     return BookingRecord(**{**row._asdict(), "status": BookingStatus(row.status)})
 
 
-def _ledger_record(row: Row[*tuple[Any, ...]]) -> LedgerRecord:
+def ledger_record(row: Row[*tuple[Any, ...]]) -> LedgerRecord:
+    """A row of `ledger` as a record."""
     return LedgerRecord(
         **{
             **row._asdict(),

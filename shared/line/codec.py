@@ -11,13 +11,16 @@ from typing import Any, cast
 
 from shared import limits
 from shared.clock import parse_time
-from shared.domain import BookTickets, CancelBooking, Command, CommandKind, UnreadableCommand
+from shared.domain import BookTickets, CancelBooking, Command, CommandKind, UnreadableCommand, kind_of
 from shared.identifiers import canonical_id
 from shared.records import CommandPayload, JobResult
 
 COMMAND_VERSION = 1
 JOB_FUNCTION = "worker.stock.apply_command"
 """What RQ's stock worker imports and calls; ours never imports what a job names."""
+
+UNREADABLE = (ValueError, KeyError, TypeError, IndexError, RecursionError)
+"""What reading a command raises when it is not what it should be."""
 
 _ZLIB_HEADER = b"\x78"
 
@@ -65,8 +68,8 @@ def decode_waiting_command(
     """Read a job's fields; what can't be understood becomes an `UnreadableCommand` that says why."""
     try:
         payload = decode_payload(data)
-        command = _command(job_id, payload)
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        command = command_of_payload(job_id, payload)
+    except UNREADABLE as error:
         reason = f"the command can't be read: {error!r}" if data else "its record was deleted from Redis"
         return WaitingCommand(
             command=UnreadableCommand(id=job_id, reason=reason[: limits.REASON_LENGTH_MAX]),
@@ -77,7 +80,7 @@ def decode_waiting_command(
         )
     return WaitingCommand(
         command=command,
-        kind=CommandKind(payload["kind"]),
+        kind=kind_of(command),
         payload=payload,
         position=_position(position),
         accepted_at=_time(created_at),
@@ -126,7 +129,14 @@ def encode_exception(text: str) -> str:
     return b64encode(zlib.compress(text.encode())).decode()
 
 
-def _command(job_id: str, payload: CommandPayload) -> Command:
+def command_of_payload(job_id: str, payload: CommandPayload | None) -> Command:
+    """The command that a payload says.
+
+    Raises:
+        One of `UNREADABLE`: it says none that is known here.
+    """
+    if payload is None:
+        raise ValueError("there is no payload")
     version: Any = payload["v"]
     if version != COMMAND_VERSION:
         raise ValueError(f"version {version!r} is not known here, only {COMMAND_VERSION}")

@@ -34,6 +34,7 @@ class Product:
     def __init__(self, project_root: Path, data_directory: Path, **variables: str) -> None:
         self.api_port = free_port()
         self.dashboard_port = free_port()
+        self.project_root = project_root
         self.data_directory = data_directory
         self.log = data_directory.with_name(f"output-{self.api_port}.log")
         environment = {
@@ -106,6 +107,11 @@ class Product:
             verify=NO_CERTIFICATES,
         )
 
+    def verify(self) -> int:
+        command = [sys.executable, "-m", "worker", "verify"]
+        environment = os.environ | {"DATABASE_URL": self.database_url(), "REDIS_URL": "redis://unused"}
+        return subprocess.run(command, cwd=self.project_root, env=environment, timeout=60).returncode
+
     def balance(self, event_id: str) -> tuple[int, int, int, int]:
         """Sold by the counter, tickets of active bookings, ledger rows, newest position."""
         with psycopg2.connect(self.database_url()) as connection, connection.cursor() as cursor:
@@ -143,6 +149,7 @@ def sell_fifty_to_two_hundred(product: Product) -> None:
     sold = booked - cancelled
     assert product.balance(event_id) == (sold, sold, 200 + cancelled, 200 + cancelled)
     assert sold <= 50 <= booked
+    assert product.verify() == 0
 
 
 @pytest.fixture
@@ -226,6 +233,7 @@ def test_killed_and_frozen_processes_cost_time_but_nothing_else(start_product: S
     statuses = Counter(product.client.get(f"/jobs/{job}").json()["status"] for job in jobs)
     assert statuses == {"succeeded": 800}
     assert product.balance(event_id) == (800, 800, 800, 800)
+    assert product.verify() == 0
     log = product.log.read_text()
     assert "starting it again" in log
     assert "PostgreSQL has ended" in log

@@ -1,0 +1,52 @@
+"""What `verify` reads: every row of an event, streamed, as of one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, select, text
+
+from shared.database.statements import booking_record, ledger_record
+from shared.database.tables import bookings, ledger
+from shared.records import BookingRecord, LedgerRecord
+
+STREAM_ROWS = 1_000
+"""Rows fetched at a time."""
+
+STATEMENT_SECONDS_MAX = 3_600
+"""The longest that reading the rows of one event may take."""
+
+
+def allow_long_statements(connection: Connection) -> None:
+    """Let the statements of this transaction take as long as reading a long ledger does."""
+    connection.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS_MAX}s'"))
+
+
+def all_event_ids(connection: Connection) -> list[str]:
+    """The ids of all events, also of those that have left rows but no event."""
+    rows = connection.execute(
+        text(
+            "SELECT id FROM events UNION"
+            " (WITH RECURSIVE named AS ("
+            "   (SELECT event_id FROM ledger ORDER BY event_id LIMIT 1)"
+            "   UNION ALL SELECT (SELECT l.event_id FROM ledger l WHERE l.event_id > named.event_id"
+            "     ORDER BY l.event_id LIMIT 1) FROM named WHERE named.event_id IS NOT NULL)"
+            "  SELECT event_id FROM named WHERE event_id IS NOT NULL)"
+            " ORDER BY 1"
+        )
+    )
+    return [str(id) for (id,) in rows]
+
+
+def stream_ledger(connection: Connection, event_id: str) -> Iterator[LedgerRecord]:
+    """An event's ledger in order of position."""
+    statement = select(ledger).where(ledger.c.event_id == event_id).order_by(ledger.c.position)
+    for row in connection.execution_options(yield_per=STREAM_ROWS).execute(statement):
+        yield ledger_record(row)
+
+
+def stream_bookings(connection: Connection, event_id: str) -> Iterator[BookingRecord]:
+    """An event's bookings, in no order."""
+    statement = select(bookings).where(bookings.c.event_id == event_id)
+    for row in connection.execution_options(yield_per=STREAM_ROWS).execute(statement):
+        yield booking_record(row)

@@ -1,0 +1,162 @@
+"""`verify` finds nothing wrong with what the worker wrote, and finds what someone else changed."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import redis
+from sqlalchemy import text
+
+from shared.clock import SystemClock
+from shared.database.engine import Database
+from shared.identifiers import new_id
+from shared.line.codec import book_payload, cancel_payload, decode_waiting_command, encode_job_data
+from shared.line.consumer import NO_CLAIM
+from shared.records import CommandPayload, EventRecord
+from shared.settings import Settings
+from tests.builders import create_event
+from worker.__main__ import main, verify
+from worker.batch import apply_to_database
+from worker.verify import Verifier
+
+
+@pytest.fixture
+def event(database: Database) -> EventRecord:
+    """An event with bookings, refusals, cancellations of both kinds and a failed command."""
+    event = create_event(database, total_tickets=12)
+    random_numbers = random.Random(7)
+    ids = [new_id() for _ in range(60)]
+    created_at = b"2026-11-23T10:00:00.000000Z"
+    waiting = []
+    for position, id in enumerate(ids, start=1):
+        payload: CommandPayload
+        if position % 4 == 0:
+            payload = cancel_payload(ids[random_numbers.randrange(position)])
+        else:
+            payload = book_payload(f"user{position % 9}", random_numbers.randint(1, 2))
+        data = b"spoilt" if position == 30 else encode_job_data(event.id, payload)
+        waiting.append(decode_waiting_command(id, data, created_at, str(position).encode()))
+    for start in range(0, 60, 7):
+        apply_to_database(database, SystemClock(), event.id, waiting[start : start + 7], NO_CLAIM)
+    return event
+
+
+def violations(database: Database, event_id: str | None = None) -> list[str]:
+    found: list[str] = []
+    verifier = Verifier(database, report=found.append, progress=lambda counts: None)
+    if event_id is None:
+        verifier.verify_all()
+    else:
+        verifier.verify_event(event_id)
+    assert verifier.counts.violations == len(found)
+    return found
+
+
+def test_what_the_worker_wrote_is_what_the_rules_give(database: Database, event: EventRecord) -> None:
+    with database.transaction() as connection:
+        outcomes = connection.execute(text("SELECT DISTINCT outcome FROM ledger")).scalars().all()
+    assert set(outcomes) == {
+        "booked",
+        "cancelled",
+        "not-enough-tickets",
+        "user-limit-exceeded",
+        "already-cancelled",
+        "booking-not-found",
+        "command-unreadable",
+    }
+    assert violations(database) == []
+
+
+TAMPERINGS = {
+    "a ticket appears": "UPDATE events SET available_tickets = available_tickets + 1",
+    "the total grows": "UPDATE events SET total_tickets = total_tickets + 1",
+    "the limit grows": "UPDATE events SET max_tickets_per_user = 9",
+    "the position is set back": "UPDATE events SET applied_position = applied_position - 1",
+    "a booking is removed": "DELETE FROM bookings WHERE id = (SELECT min(id::text)::uuid FROM bookings)",
+    "a booking is added": (
+        "INSERT INTO bookings SELECT gen_random_uuid(), id, 'eve', 1, 'active', now(), now() FROM events"
+    ),
+    "a booking changes hands": "UPDATE bookings SET user_id = 'eve' WHERE status = 'active'",
+    "a booking grows": "UPDATE bookings SET ticket_count = 3 - ticket_count",
+    "a booking is revived": "UPDATE bookings SET status = 'active' WHERE status = 'cancelled'",
+    "a booking is ended": "UPDATE bookings SET status = 'cancelled' WHERE status = 'active'",
+    "a booking is made older": "UPDATE bookings SET created_at = created_at - interval '1 second'",
+    "a booking is touched": "UPDATE bookings SET updated_at = updated_at + interval '1 second'",
+    "a booking gets another id": (
+        "UPDATE bookings SET id = gen_random_uuid() WHERE id = (SELECT min(id::text)::uuid FROM bookings)"
+    ),
+    "a ledger row is removed": "DELETE FROM ledger WHERE position = 10",
+    "the last ledger row is removed": "DELETE FROM ledger WHERE position = 60",
+    "a row is put at the end": "UPDATE ledger SET position = 61 WHERE position = 10",
+    "a refusal is put before what it was refused for": (
+        "UPDATE ledger SET position = position + 1000;"
+        "UPDATE ledger SET position = position - 999;"
+        "UPDATE ledger SET position = 1 WHERE position ="
+        " (SELECT max(position) FROM ledger WHERE outcome = 'not-enough-tickets')"
+    ),
+    "a row gets another job": "UPDATE ledger SET job_id = gen_random_uuid() WHERE position = 1",
+    "a row gets another kind": "UPDATE ledger SET kind = 'cancel' WHERE position = 1",
+    "a row gets another user": (
+        "UPDATE ledger SET payload = jsonb_set(payload, '{user_id}', '\"eve\"') WHERE position = 1"
+    ),
+    "a row loses its payload": "UPDATE ledger SET payload = NULL WHERE position = 1",
+    "a row gets another outcome": (
+        "UPDATE ledger SET outcome = 'not-enough-tickets' WHERE outcome = 'booked'"
+    ),
+    "a refusal gets other figures": (
+        "UPDATE ledger SET detail = jsonb_set(detail, '{held_tickets}', '7')"
+        " WHERE outcome = 'user-limit-exceeded'"
+    ),
+    "a row names another booking": "UPDATE ledger SET booking_id = gen_random_uuid() WHERE position = 1",
+    "a booking is applied at another time": (
+        "UPDATE ledger SET applied_at = applied_at + interval '1 hour' WHERE outcome = 'booked'"
+    ),
+    "the event is removed": "DELETE FROM bookings; DELETE FROM events",
+}
+
+
+@pytest.mark.parametrize("statement", TAMPERINGS.values(), ids=TAMPERINGS.keys())
+def test_tampering_is_found(database: Database, event: EventRecord, statement: str) -> None:
+    with database.transaction() as connection:
+        for part in statement.split(";"):
+            connection.execute(text(part.replace(":", r"\:")))
+    found = violations(database)
+    assert found
+    assert all(event.id in line or line.startswith("booking ") for line in found)
+
+
+def test_other_events_are_not_suspected(database: Database, event: EventRecord) -> None:
+    other = create_event(database)
+    with database.transaction() as connection:
+        connection.execute(text("UPDATE events SET available_tickets = 0 WHERE id = :id"), {"id": other.id})
+    assert len(violations(database)) == 1
+    assert violations(database, event.id) == []
+
+
+def test_an_event_that_does_not_exist_is_a_violation(database: Database) -> None:
+    assert len(violations(database, new_id())) == 1
+
+
+def test_the_command_says_what_it_found_and_exits_accordingly(
+    database: Database,
+    event: EventRecord,
+    settings: Settings,
+    redis_client: redis.Redis,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert verify(settings, None) == 0
+    summary = capsys.readouterr().out
+    assert summary.startswith("1 events, 60 commands and ")
+    assert summary.endswith(" bookings checked: 0 violations\n")
+    with database.transaction() as connection:
+        connection.execute(text("DELETE FROM ledger WHERE position = 60"))
+    assert verify(settings, event.id) == 1
+    assert "applied_position is 60, the rules give 59" in capsys.readouterr().out
+
+
+def test_a_wrong_event_id_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", "--event", "first"])
+    assert ended.value.code == 2
+    assert "must be a UUID" in capsys.readouterr().err
