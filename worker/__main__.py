@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from types import FrameType
@@ -20,10 +18,14 @@ from pydantic import ValidationError
 from shared.clock import SystemClock
 from shared.database.engine import Database
 from shared.database.migrate import migrate
-from shared.identifiers import canonical_id, new_id
+from shared.identifiers import canonical_id
 from shared.line.connections import connect
 from shared.line.consumer import Consumer, Sleeper
-from shared.line.presence import Presence
+from shared.line.presence import (
+    Presence,
+    is_worker_alive_on_this_host,
+    worker_name_of_this_host,
+)
 from shared.log import configure_logging, log_event
 from shared.settings import Settings, explain_settings_error, load_settings
 from worker.consume import Worker
@@ -47,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         case "verify":
             return verify(settings, parsed.event)
+        case "alive":
+            return 0 if is_worker_alive_on_this_host(connect(settings)) else 1
         case _:
             consume(settings)
             return 0
@@ -57,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("consume", help="work until SIGTERM (the default)")
     commands.add_parser("migrate", help="bring the schema up to date")
+    commands.add_parser("alive", help="exit with 0 if a worker of this host lives, as RQ's list has it")
     verify_parser = commands.add_parser("verify", help="check the database against the rules")
     verify_parser.add_argument("--event", type=_event_id, help="check this event only")
     return parser
@@ -97,7 +102,7 @@ def _show_progress(counts: Counts) -> None:
 
 def consume(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT, then finish the batch, give the event back and leave."""
-    name = _worker_name()
+    name = worker_name_of_this_host()
     clock = SystemClock()
     client = connect(settings)
     sleeper = Sleeper(
@@ -121,11 +126,6 @@ def consume(settings: Settings) -> None:
     log_event(logger, logging.INFO, "worker started", worker=name)
     worker.run()
     log_event(logger, logging.INFO, "worker stopped", worker=name)
-
-
-def _worker_name() -> str:
-    """Never used twice: RQ refuses a name whose last owner was killed, until its entry expires."""
-    return f"{socket.gethostname()}-{os.getpid()}-{new_id()[-6:]}"
 
 
 if __name__ == "__main__":

@@ -5,14 +5,39 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from typing import Any
+from typing import Any, cast
 
 import redis
 from rq.version import VERSION
 
 from shared.clock import Clock, format_time
+from shared.identifiers import new_id
 from shared.line import keys
 from shared.line.connections import line_errors
+
+
+def worker_name_of_this_host() -> str:
+    """A name for a worker of this host, never used twice.
+
+    RQ refuses the name of a worker that was killed until its entry expires.
+    """
+    return f"{_names_of_this_host()}{os.getpid()}-{new_id()[-6:]}"
+
+
+def is_worker_alive_on_this_host(client: redis.Redis) -> bool:
+    """Whether RQ's list has a worker of this host; one that is silent leaves it after its time to live.
+
+    Raises:
+        LineUnavailable: Redis does not answer.
+    """
+    with line_errors():
+        workers = cast(set[bytes], client.smembers(keys.RQ_WORKERS))
+        prefix = (keys.RQ_WORKER + _names_of_this_host()).encode()
+        return any(client.exists(key) for key in workers if key.startswith(prefix))
+
+
+def _names_of_this_host() -> str:
+    return f"{socket.gethostname()}-"
 
 
 class Presence:
