@@ -11,6 +11,7 @@ from sqlalchemy import text
 from local.servers import PostgresServer
 from shared.database.engine import Database
 from shared.domain import OutcomeCode
+from shared.line.presence import is_worker_alive_on_this_host, worker_name_of_this_host
 from shared.records import EventRecord
 from shared.settings import Settings
 from tests.builders import (
@@ -164,3 +165,13 @@ def test_two_workers_that_both_think_they_hold_the_claim_apply_each_command_once
         OutcomeCode.NOT_ENOUGH_TICKETS
     ] * 390
     assert_books_balance(database, event.id)
+
+
+def test_a_worker_says_whether_it_lives(
+    settings: Settings, redis_client: redis.Redis, start_worker: StartWorker
+) -> None:
+    assert not is_worker_alive_on_this_host(redis_client)
+    worker = start_worker(worker_name_of_this_host())
+    wait_until(lambda: is_worker_alive_on_this_host(redis_client))
+    worker.stop()
+    wait_until(lambda: not is_worker_alive_on_this_host(redis_client))
