@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+import httpx
 import redis
 from sqlalchemy import text
 
@@ -36,6 +37,14 @@ def wait_until(condition: Callable[[], object], seconds: float = _WAIT_SECONDS_M
     while not condition():
         assert time.monotonic() < deadline, "this has not happened in time"
         time.sleep(0.01)
+
+
+def own_client(client: httpx.Client) -> httpx.Client:
+    """A client of the same server for one thread: the connections of a shared one get mixed up.
+
+    Loading the trusted certificates would take longer than the requests, which are not encrypted.
+    """
+    return httpx.Client(base_url=client.base_url, timeout=30, verify=False)
 
 
 def build_worker(settings: Settings, database: Database, *, name: str) -> Worker:

@@ -76,8 +76,11 @@ class Presence:
             pipeline.execute()
 
     def leave(self) -> None:
-        """Take the worker off the list."""
+        """Take the worker off the lists."""
         with line_errors(), self._client.pipeline(transaction=False) as pipeline:
+            queue = cast(bytes | None, self._client.hget(self._key, "queues"))
+            if queue:
+                pipeline.srem(keys.RQ_WORKERS_OF_QUEUE + queue.decode(), self._key)
             pipeline.srem(keys.RQ_WORKERS, self._key)
             pipeline.delete(self._key)
             pipeline.execute()

@@ -20,10 +20,7 @@ import psycopg2
 import pytest
 
 from local.servers import free_port
-from tests.builders import wait_until
-
-# Loading the trusted certificates takes longer than the request, which is not encrypted.
-NO_CERTIFICATES = False
+from tests.builders import own_client, wait_until
 
 StartProduct = Callable[..., "Product"]
 
@@ -91,21 +88,16 @@ class Product:
 
     def book(self, event_id: str, user_id: str, ticket_count: int = 1, wait: int = 20) -> httpx.Response:
         """Each with a connection of its own, as buyers have."""
-        return httpx.post(
-            f"{self.client.base_url}/events/{event_id}/bookings",
-            json={"user_id": user_id, "ticket_count": ticket_count},
-            headers={"Prefer": f"wait={wait}"},
-            timeout=30,
-            verify=NO_CERTIFICATES,
-        )
+        with own_client(self.client) as own:
+            return own.post(
+                f"/events/{event_id}/bookings",
+                json={"user_id": user_id, "ticket_count": ticket_count},
+                headers={"Prefer": f"wait={wait}"} if wait else {},
+            )
 
     def cancel(self, booking_id: str) -> httpx.Response:
-        return httpx.delete(
-            f"{self.client.base_url}/bookings/{booking_id}",
-            headers={"Prefer": "wait=20"},
-            timeout=30,
-            verify=NO_CERTIFICATES,
-        )
+        with own_client(self.client) as own:
+            return own.delete(f"/bookings/{booking_id}", headers={"Prefer": "wait=20"})
 
     def verify(self) -> int:
         command = [sys.executable, "-m", "worker", "verify"]
@@ -193,9 +185,7 @@ def test_data_survive_a_restart_and_waiting_commands_too(start_product: StartPro
     assert product.book(event_id, "ann").status_code == 201
     worker = product.child("-m", "worker")
     worker.suspend()
-    waiting = product.client.post(
-        f"/events/{event_id}/bookings", json={"user_id": "bob", "ticket_count": 2}
-    ).json()
+    waiting = product.book(event_id, "bob", 2, wait=0).json()
     worker.kill()
     assert product.end(signal.SIGTERM) == 0
 
@@ -212,9 +202,7 @@ def test_killed_and_frozen_processes_cost_time_but_nothing_else(start_product: S
     event_id = product.make_event(1_000)
 
     def book_for(user: int) -> str:
-        answer = product.client.post(
-            f"/events/{event_id}/bookings", json={"user_id": f"user{user}", "ticket_count": 1}
-        )
+        answer = product.book(event_id, f"user{user}", wait=0)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 

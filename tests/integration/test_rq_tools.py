@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -137,10 +138,33 @@ def test_rq_info_shows_the_true_depth_and_the_workers(
     presence.heartbeat(applied=0, failed=0, working_seconds=0.0)
     shown = run_rq(environment, "info", "-u", settings.redis_url, "--raw")
     assert f"queue event:{event.id} 7, " in shown
-    Consumer(redis_client, settings, worker_name="shown-worker").claim()
+    consumer = Consumer(redis_client, settings, worker_name="shown-worker")
+    claim = consumer.claim()
+    assert claim is not None
     shown = run_rq(environment, "info", "-u", settings.redis_url, "--raw")
     assert "worker shown-worker" in shown
     assert f"busy event:{event.id}" in shown
+    consumer.release(event.id, claim.token)
+    shown = run_rq(environment, "info", "-u", settings.redis_url, "--raw")
+    assert f"idle event:{event.id}" in shown
+
+
+def test_a_worker_is_listed_under_the_event_that_it_worked_on_last(
+    settings: Settings,
+    event: EventRecord,
+    database: Database,
+    redis_client: redis.Redis,
+    start_worker: StartWorker,
+) -> None:
+    other = create_event(database)
+    seed(settings, other)
+    worker = start_worker("shown-worker")
+    for each in (event, other):
+        submit(settings, [book(each.id, "ann")])
+        wait_until(partial(redis_client.sismember, f"rq:workers:event:{each.id}", "rq:worker:shown-worker"))
+    assert redis_client.smembers(f"rq:workers:event:{event.id}") == set()
+    worker.stop()
+    wait_until(lambda: redis_client.smembers(f"rq:workers:event:{other.id}") == set())
 
 
 def test_a_worker_is_listed_while_it_lives_and_not_after(

@@ -27,6 +27,5 @@ redis.call('ZREM', K.ready, event_id)
 redis.call('ZADD', K.leased, now + lease_ms, event_id)
 redis.call('HSET', K.event .. event_id, 'consumer', worker)
 local token = redis.call('HINCRBY', K.event .. event_id, 'token', 1)
-redis.call('SADD', K.rq_workers_of_queue .. K.queue_name_prefix .. event_id, K.rq_worker .. worker)
-show_worker(worker, 'busy', event_id)
+show_busy(worker, event_id)
 return {event_id, token, taken_from, has_stray(event_id), peek(event_id, count)}

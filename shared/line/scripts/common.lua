@@ -27,20 +27,33 @@ local function holds_claim(event_id, token)
     and redis.call('ZSCORE', K.leased, event_id) ~= false
 end
 
--- A worker whose entry has expired is not brought back by half; its next heartbeat writes all of it.
-local function show_worker(worker, state, event_id)
+-- RQ lists a worker under its queue. Ours stays under the one that it worked on last until it takes another,
+-- so that `rq info` shows idle workers too. An entry that has expired is not brought back by half: the next
+-- heartbeat writes all of it.
+local function show_busy(worker, event_id)
+  local key, queue = K.rq_worker .. worker, K.queue_name_prefix .. event_id
+  local last_queue = redis.call('HGET', key, 'queues')
+  if not last_queue then
+    return
+  end
+  if last_queue ~= '' and last_queue ~= queue then
+    redis.call('SREM', K.rq_workers_of_queue .. last_queue, key)
+  end
+  redis.call('HSET', key, 'state', 'busy', 'queues', queue)
+  redis.call('SADD', K.rq_workers_of_queue .. queue, key)
+end
+
+local function show_idle(worker)
   local key = K.rq_worker .. worker
-  local queue = event_id and (K.queue_name_prefix .. event_id) or ''
   if redis.call('EXISTS', key) == 1 then
-    redis.call('HSET', key, 'state', state, 'queues', queue)
+    redis.call('HSET', key, 'state', 'idle')
   end
 end
 
 local function release(event_id, worker, delay_ms)
   redis.call('ZREM', K.leased, event_id)
   redis.call('HDEL', K.event .. event_id, 'consumer')
-  redis.call('SREM', K.rq_workers_of_queue .. K.queue_name_prefix .. event_id, K.rq_worker .. worker)
-  show_worker(worker, 'idle', nil)
+  show_idle(worker)
   if redis.call('LLEN', K.order .. event_id) > 0 or redis.call('LLEN', queue_key(event_id)) > 0 then
     make_ready(event_id, delay_ms)
   end
