@@ -25,7 +25,7 @@ from api.problems import (
 from api.schemas import BookingRequest
 from shared.database import statements
 from shared.domain import CommandKind
-from shared.errors import EventNotFound
+from shared.errors import EventNotFound, TemporarilyUnavailable
 from shared.identifiers import canonical_id, new_id
 from shared.line.codec import book_payload
 from shared.line.producer import Acceptance, Submission
@@ -78,7 +78,7 @@ async def submit_command(
         try:
             job = finished_document(waiting, await asyncio.wait_for(reply, wait_seconds))
         except TimeoutError:
-            job = await read_job_document(context, submission.job_id) or waiting
+            job = await _read_once_more(context, waiting)
     applied = {"Preference-Applied": f"wait={wait_seconds:.0f}"}
     return _final_answer(job, applied) if job["done"] else job_accepted(job, applied)
 
@@ -127,6 +127,14 @@ async def find_event(context: ApiContext, event_id: str) -> EventRecord:
         event_view(event), applied_position=event.applied_position, fencing_token=event.fencing_token
     )
     return event
+
+
+async def _read_once_more(context: ApiContext, waiting: JobDocument) -> JobDocument:
+    """A job after a wait in vain: its reply may have been lost. It was accepted, whoever is away now."""
+    try:
+        return await read_job_document(context, waiting["id"]) or waiting
+    except TemporarilyUnavailable:
+        return waiting
 
 
 async def _accept(context: ApiContext, submission: Submission) -> Acceptance:

@@ -84,8 +84,7 @@ class Worker:
         self._leave()
 
     def _turn(self) -> None:
-        self._heartbeat_if_due()
-        self._sweep_if_due()
+        self._look_after_the_rest()
         claim = self._consumer.claim()
         if claim is None:
             self._sleeper.wait()
@@ -161,6 +160,14 @@ class Worker:
         foreign = self._consumer.remove_strays(event_id)
         if foreign:
             log_event(logger, logging.WARNING, "foreign jobs failed", event_id=event_id, jobs=foreign)
+
+    def _look_after_the_rest(self) -> None:
+        """What can be left for later when Redis refuses it, as it does when its memory is full."""
+        try:
+            self._heartbeat_if_due()
+            self._sweep_if_due()
+        except LineUnavailable as error:
+            log_event(logger, logging.WARNING, "heartbeat or sweep put off", reason=error)
 
     def _sweep_if_due(self) -> None:
         now = self._clock.monotonic_seconds()

@@ -93,8 +93,12 @@ class Replies:
     def _deliver_all(self, lines: bytes) -> None:
         for line in lines.splitlines():
             job_id, _, return_value = line.partition(b" ")
-            if job_id.decode() in self._waiting:
-                self._deliver(job_id.decode(), decode_return_value(return_value))
+            try:
+                if job_id.decode() in self._waiting:
+                    self._deliver(job_id.decode(), decode_return_value(return_value))
+            except ValueError as error:
+                # Someone else has published here; whoever waits for this job asks when the wait is over.
+                log_event(logger, logging.WARNING, "a reply can't be read", job_id=job_id, reason=error)
 
     def _deliver(self, job_id: str, result: JobResult) -> None:
         for future in self._waiting.get(job_id, ()):

@@ -51,11 +51,15 @@ class ScriptName(StrEnum):
 
 @cache
 def script_source(name: ScriptName) -> str:
-    """The whole text of a script: constants, what the scripts share, and its own part."""
+    """The whole text of a script: constants, what the scripts share, and its own part.
+
+    A server that is out of memory refuses to accept commands, but not to work them off, which frees it.
+    """
+    flags = "" if name is ScriptName.ENQUEUE else "#!lua flags=allow-oom\n"
     constants = "".join(f"K.{key} = {_literal(value)}\n" for key, value in _CONSTANTS.items())
     common = (_FOLDER / "common.lua").read_text(encoding="utf-8")
     own = (_FOLDER / f"{name.value}.lua").read_text(encoding="utf-8")
-    return f"local K = {{}}\n{constants}{common}\n{own}"
+    return f"{flags}local K = {{}}\n{constants}{common}\n{own}"
 
 
 def _literal(value: str | int) -> str:

@@ -397,3 +397,47 @@ def test_without_redis_a_submit_is_refused_at_once_and_nothing_is_lost(
     start_worker()
     job = api.get(f"/jobs/{accepted['id']}", headers={"Prefer": "wait=10"}).json()
     assert job["status"] == "succeeded"
+
+
+def test_who_waits_while_redis_goes_away_is_told_that_the_command_was_accepted(
+    api: httpx.Client, valkey: ValkeyServer, redis_client: redis.Redis
+) -> None:
+    event_id = make_event(api)
+    answers: list[httpx.Response] = []
+    waiting = threading.Thread(target=lambda: answers.append(book_alone(api, event_id, "ann", wait=3)))
+    waiting.start()
+    wait_until(lambda: redis_client.llen(f"rq:queue:event:{event_id}") == 1)
+    valkey.stop()
+    try:
+        waiting.join()
+    finally:
+        valkey.start()
+    assert answers[0].status_code == 202
+    assert answers[0].json()["status"] == "queued"
+
+
+def test_what_someone_else_publishes_ends_nobody_elses_wait(
+    api: httpx.Client, start_worker: StartWorker, redis_client: redis.Redis
+) -> None:
+    event_id = make_event(api)
+    answers: list[httpx.Response] = []
+    waiting = threading.Thread(target=lambda: answers.append(book_alone(api, event_id, "ann")))
+    waiting.start()
+    wait_until(lambda: redis_client.llen(f"rq:queue:event:{event_id}") == 1)
+    [channel] = redis_client.pubsub_channels("onsale:replies:*")
+    [job_id] = redis_client.lrange(f"rq:queue:event:{event_id}", 0, 0)
+    for message in (b"", b"\xff\xfe", b"nonsense", bytes(job_id) + b" nonsense"):
+        redis_client.publish(channel, message)
+    start_worker()
+    waiting.join()
+    assert answers[0].status_code == 201
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 8_000, b'{"name": "\\ud800", "total_tickets": 1}', b'{"name": "a\\u0000", "total_tickets": 1}'],
+)
+def test_hostile_json_is_the_clients_fault(api: httpx.Client, content: bytes) -> None:
+    answer = api.post("/events", content=content, headers={"Content-Type": "application/json"})
+    assert 400 <= answer.status_code < 500, answer.text
+    assert answer.headers["content-type"] == PROBLEM

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from local.servers import PostgresServer
 from shared.database.engine import Database
 from shared.domain import OutcomeCode
+from shared.errors import LineUnavailable
 from shared.line.presence import is_worker_alive_on_this_host, worker_name_of_this_host
 from shared.records import EventRecord
 from shared.settings import Settings
@@ -175,3 +176,23 @@ def test_a_worker_says_whether_it_lives(
     wait_until(lambda: is_worker_alive_on_this_host(redis_client))
     worker.stop()
     wait_until(lambda: not is_worker_alive_on_this_host(redis_client))
+
+
+def test_a_redis_without_memory_is_worked_free(
+    settings: Settings,
+    database: Database,
+    event: EventRecord,
+    redis_client: redis.Redis,
+    start_worker: StartWorker,
+) -> None:
+    submit(settings, [book(event.id, f"user{i}") for i in range(50)])
+    redis_client.config_set("maxmemory", "1mb")
+    try:
+        with pytest.raises(LineUnavailable):
+            submit(settings, [book(event.id, "late")])
+        start_worker()
+        wait_until(lambda: queue_length(redis_client, event.id) == 0)
+    finally:
+        redis_client.config_set("maxmemory", "0")
+    assert applied(database, event) == 50
+    assert_books_balance(database, event.id)
