@@ -426,7 +426,8 @@ def test_what_someone_else_publishes_ends_nobody_elses_wait(
     wait_until(lambda: redis_client.llen(f"rq:queue:event:{event_id}") == 1)
     [channel] = redis_client.pubsub_channels("onsale:replies:*")
     [job_id] = redis_client.lrange(f"rq:queue:event:{event_id}", 0, 0)
-    for message in (b"", b"\xff\xfe", b"nonsense", bytes(job_id) + b" nonsense"):
+    assert isinstance(job_id, bytes)
+    for message in (b"", b"\xff\xfe", b"nonsense", job_id + b" nonsense"):
         redis_client.publish(channel, message)
     start_worker()
     waiting.join()
