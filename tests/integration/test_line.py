@@ -85,6 +85,17 @@ def test_seeding_again_never_takes_positions_back(
     assert accepted.position == 4
 
 
+def test_seeding_counts_the_line_when_its_records_are_gone_too(
+    settings: Settings, event: EventRecord, redis_client: redis.Redis
+) -> None:
+    commands = [book(event.id, f"user{i}") for i in range(3)]
+    submit(settings, commands)
+    redis_client.delete(f"onsale:event:{event.id}", f"rq:job:{commands[-1].job_id}")
+    seed(settings, event)
+    [accepted] = submit(settings, [book(event.id, "next")])
+    assert accepted.position == 4
+
+
 def test_a_job_can_be_read_while_it_waits(settings: Settings, event: EventRecord) -> None:
     command = book(event.id, "ann")
 
