@@ -162,7 +162,8 @@ class Supervisor:
         return self._program(f"worker {number}", command, seconds=WORKER_STOP_SECONDS_MAX)
 
     def _dashboard(self) -> Program:
-        command = [str(Path(sys.executable).with_name("rq-dashboard")), "--json"]
+        # A button that deletes waiting commands has no place beside those that only look.
+        command = [str(Path(sys.executable).with_name("rq-dashboard")), "--json", "--disable-delete"]
         command += ["--bind", DASHBOARD_HOST, "--port", str(self._settings.dashboard_port)]
         command += ["--redis-url", self._environment["REDIS_URL"]]
         return self._program("dashboard", command, seconds=DASHBOARD_STOP_SECONDS_MAX)

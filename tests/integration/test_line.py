@@ -18,7 +18,16 @@ from shared.line.consumer import Consumer, GiveBack
 from shared.line.producer import Acceptance, Producer
 from shared.records import EventRecord
 from shared.settings import Settings
-from tests.builders import book, complete, create_event, queue_length, seed, submit, with_producer
+from tests.builders import (
+    assert_books_balance,
+    book,
+    complete,
+    create_event,
+    queue_length,
+    seed,
+    submit,
+    with_producer,
+)
 from worker.batch import apply_to_database
 
 
@@ -340,3 +349,18 @@ def test_an_event_put_aside_waits_while_others_go_on(
     again = consumer.claim()
     assert again is not None
     assert again.event_id == event.id
+
+
+def test_emptying_a_queue_fails_its_commands_one_by_one_and_loses_none(
+    settings: Settings, event: EventRecord, database: Database, consumer: Consumer, redis_client: redis.Redis
+) -> None:
+    submit(settings, [book(event.id, f"user{i}") for i in range(5)])
+    Queue(f"event:{event.id}", connection=redis_client, serializer=JSONSerializer).empty()
+    submit(settings, [book(event.id, "late")])
+    claim = consumer.claim()
+    assert claim is not None
+    batch = apply_to_database(database, SystemClock(), event.id, claim.peeked.commands, claim.token)
+    assert [result["status"] for _, result in batch.results] == ["failed"] * 5 + ["succeeded"]
+    complete(consumer, event.id, claim.token, batch)
+    assert queue_length(redis_client, event.id) == 0
+    assert_books_balance(database, event.id)

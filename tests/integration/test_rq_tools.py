@@ -62,7 +62,15 @@ def environment(settings: Settings, project_root: Path) -> dict[str, str]:
 def dashboard(settings: Settings, environment: dict[str, str]) -> Iterator[DashboardGet]:
     """The dashboard as `make up` starts it."""
     port = free_port()
-    command = [str(BIN / "rq-dashboard"), "--bind", "127.0.0.1", "--port", str(port), "--json"]
+    command = [
+        str(BIN / "rq-dashboard"),
+        "--disable-delete",
+        "--bind",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--json",
+    ]
     process = subprocess.Popen([*command, "--redis-url", settings.redis_url], env=environment)
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, follow_redirects=True)
 
