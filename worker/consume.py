@@ -150,7 +150,7 @@ class Worker:
     def _count(self, batch: AppliedBatch, seconds: float) -> None:
         failed = sum(1 for _, result in batch.results if result["status"] == JobStatus.FAILED)
         tally = self._tally
-        tally.applied += batch.fresh - failed
+        tally.applied += len(batch.results) - failed
         tally.failed += failed
         tally.working_seconds += seconds
         newest_rate = len(batch.results) / max(seconds, 1e-6)

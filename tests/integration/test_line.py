@@ -291,6 +291,26 @@ def test_a_finished_job_that_is_requeued_is_not_applied_again(
     assert job.get_status(refresh=True) == "finished"
 
 
+def test_a_requeued_job_does_not_keep_workers_busy_when_its_event_is_forgotten(
+    settings: Settings, event: EventRecord, database: Database, consumer: Consumer, redis_client: redis.Redis
+) -> None:
+    command = book(event.id, "ann")
+    submit(settings, [command])
+    claim = consumer.claim()
+    assert claim is not None
+    batch = apply_to_database(database, SystemClock(), event.id, claim.peeked.commands, claim.token)
+    complete(consumer, event.id, claim.token, batch)
+    redis_client.delete(f"onsale:event:{event.id}")
+    redis_client.rpush(f"rq:queue:event:{event.id}", command.job_id)
+    consumer.sweep()
+    again = consumer.claim()
+    assert again is not None
+    assert again.peeked.has_stray
+    consumer.remove_strays(event.id)
+    consumer.release(event.id, again.token)
+    assert consumer.claim() is None
+
+
 def test_the_sweep_finds_an_event_that_the_index_has_forgotten(
     settings: Settings, event: EventRecord, consumer: Consumer, redis_client: redis.Redis
 ) -> None:

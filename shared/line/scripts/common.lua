@@ -70,14 +70,17 @@ local function peek(event_id, count)
   return commands
 end
 
--- A stray is what heads RQ's list without waiting in the line: a foreign job, or a requeued one.
+-- A stray is what heads RQ's list without waiting in the line: a foreign job, or one that was requeued after
+-- it was done. One that waits further back heads RQ's list where others before it were popped.
 local function is_stray(event_id, id)
-  if id == redis.call('LINDEX', K.order .. event_id, 0) then
-    return false
+  local first = redis.call('LINDEX', K.order .. event_id, 0)
+  if not first then
+    return true
   end
   local position = tonumber(redis.call('HGET', K.rq_job .. id, 'position'))
-  local applied = tonumber(redis.call('HGET', K.event .. event_id, 'applied'))
-  return not position or (applied ~= nil and position <= applied)
+  local first_position = tonumber(redis.call('HGET', K.rq_job .. first, 'position'))
+    or (tonumber(redis.call('HGET', K.event .. event_id, 'applied')) or 0) + 1
+  return id ~= first and (not position or position < first_position)
 end
 
 local function has_stray(event_id)
