@@ -6,8 +6,6 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
-_TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
-
 
 class Clock(Protocol):
     """Tells the time; passed in, so that a test can stop or move it."""
@@ -35,7 +33,7 @@ class SystemClock:
 
 def format_time(moment: datetime) -> str:
     """Write a time as RQ does (`2026-11-23T10:00:00.000000Z`); the dashboard reads no other form."""
-    return moment.astimezone(UTC).strftime(_TIME_FORMAT)
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def parse_time(text: str) -> datetime:

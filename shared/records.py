@@ -12,7 +12,7 @@ from shared.domain import BookingState, BookingStatus, CommandKind, OutcomeCode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventRecord:
-    """A row of `events`."""
+    """A row of `events`. `ledger_digest` and `seal` are explained in `shared.seals`."""
 
     id: str
     name: str
@@ -22,6 +22,9 @@ class EventRecord:
     applied_position: int
     fencing_token: int
     created_at: datetime
+    updated_at: datetime
+    ledger_digest: bytes
+    seal: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,7 @@ class CommandPayload(TypedDict, total=False):
     user_id: str
     ticket_count: int
     booking_id: str
+    job_id: str
 
 
 class EventView(TypedDict):

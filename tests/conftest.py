@@ -12,7 +12,6 @@ import httpx
 import pytest
 import redis
 import uvicorn
-from sqlalchemy import text
 
 from api.main import create_app
 from local.servers import PostgresServer, ValkeyServer
@@ -21,7 +20,7 @@ from shared.database.engine import Database
 from shared.database.migrate import migrate
 from shared.line.connections import connect
 from shared.settings import Settings
-from tests.builders import build_worker, wait_until
+from tests.builders import build_worker, tamper, wait_until
 from worker.consume import Worker
 
 StartWorker = Callable[..., Worker]
@@ -60,8 +59,7 @@ def settings(migrated_url: str, valkey: ValkeyServer) -> Settings:
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
     database = Database(settings, connections_max=5)
-    with database.transaction() as connection:
-        connection.execute(text("TRUNCATE events, bookings, ledger"))
+    tamper(database, "TRUNCATE events, bookings, ledger")
     yield database
     database.close()
 

@@ -2,7 +2,8 @@
 
 For each event, as of one moment: the ledger's positions run from 1 without a gap to the event's last applied
 position; the ledger, run through `apply_batch` from the start, gives the outcomes that it records, to the
-letter; and it gives exactly the bookings and the counter that the tables hold.
+letter; it gives exactly the bookings and the counter that the tables hold; and the digests over the ledger
+and the event's row are those that were written with them.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from shared.domain import (
     EventState,
     OutcomeCode,
     UnreadableCommand,
+    WithdrawnCommand,
     apply_batch,
     kind_of,
 )
 from shared.line.codec import UNREADABLE, WaitingCommand, command_of_payload
 from shared.records import BookingRecord, EventRecord, LedgerRecord, booking_state
+from shared.seals import empty_ledger_digest, extended_digest, ledger_line, sealed
 from worker.records import batch_records
 
 CHUNK_ROWS = 1_000
@@ -77,6 +80,8 @@ class Verifier:
             else:
                 replayed = self._replay(connection, event, store)
                 self._compare(f"event {event_id}", event, replayed)
+                if sealed(event) != event:
+                    self._violation(f"event {event_id}: its row was changed after it was sealed")
                 self._compare_bookings(connection, event, store)
         self.counts.events += 1
         self._progress(self.counts)
@@ -93,7 +98,13 @@ class Verifier:
 
     def _replay(self, connection: Connection, event: EventRecord, store: ScratchStore) -> EventRecord:
         """Run the ledger through the rules; gives the event as it must be after that."""
-        replayed = replace(event, available_tickets=event.total_tickets, applied_position=0)
+        replayed = replace(
+            event,
+            available_tickets=event.total_tickets,
+            applied_position=0,
+            updated_at=event.created_at,
+            ledger_digest=empty_ledger_digest(event.id),
+        )
         for entries in _chunks(audit.stream_ledger(connection, event.id)):
             self._check_positions(replayed, entries)
             replayed = self._replay_chunk(replayed, entries, store)
@@ -128,11 +139,15 @@ class Verifier:
             replayed,
             available_tickets=state.available_tickets,
             applied_position=replayed.applied_position + len(entries),
+            updated_at=entries[-1].applied_at,
+            ledger_digest=extended_digest(replayed.ledger_digest, map(ledger_line, entries)),
         )
 
     def _read_command(self, entry: LedgerRecord) -> WaitingCommand:
         command: Command = UnreadableCommand(id=entry.job_id, reason=entry.detail.get("reason", ""))
-        if entry.kind is not CommandKind.UNKNOWN:
+        if entry.outcome is OutcomeCode.WITHDRAWN:
+            command = WithdrawnCommand(id=entry.job_id, kind=entry.kind)
+        elif entry.kind is not CommandKind.UNKNOWN:
             try:
                 command = command_of_payload(entry.job_id, entry.payload)
             except UNREADABLE as error:

@@ -16,6 +16,7 @@ from shared import limits
 from shared.database import statements
 from shared.identifiers import canonical_id, new_id
 from shared.records import EventRecord, EventView, event_view
+from shared.seals import new_event
 
 router = APIRouter(tags=["events"])
 
@@ -32,14 +33,11 @@ _ETAG: dict[str, Any] = {"ETag": {"description": "changes with the event", "sche
 )
 async def create_event(request: EventRequest, context: Context) -> Response:
     """All tickets are for sale at once."""
-    event = EventRecord(
+    event = new_event(
         id=new_id(),
         name=request.name,
         total_tickets=request.total_tickets,
-        available_tickets=request.total_tickets,
         max_tickets_per_user=limits.MAX_TICKETS_PER_USER_DEFAULT,
-        applied_position=0,
-        fencing_token=0,
         created_at=context.clock.now(),
     )
     await run_in_threadpool(_insert_event, context, event)

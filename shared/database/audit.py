@@ -13,6 +13,8 @@ from shared.records import BookingRecord, LedgerRecord
 STREAM_ROWS = 1_000
 """Rows fetched at a time."""
 
+_STREAMED = {"yield_per": STREAM_ROWS}
+
 STATEMENT_SECONDS_MAX = 3_600
 """The longest that reading the rows of one event may take."""
 
@@ -41,12 +43,12 @@ def all_event_ids(connection: Connection) -> list[str]:
 def stream_ledger(connection: Connection, event_id: str) -> Iterator[LedgerRecord]:
     """An event's ledger in order of position."""
     statement = select(ledger).where(ledger.c.event_id == event_id).order_by(ledger.c.position)
-    for row in connection.execution_options(yield_per=STREAM_ROWS).execute(statement):
+    for row in connection.execute(statement, execution_options=_STREAMED):
         yield ledger_record(row)
 
 
 def stream_bookings(connection: Connection, event_id: str) -> Iterator[BookingRecord]:
     """An event's bookings, in no order."""
     statement = select(bookings).where(bookings.c.event_id == event_id)
-    for row in connection.execution_options(yield_per=STREAM_ROWS).execute(statement):
+    for row in connection.execute(statement, execution_options=_STREAMED):
         yield booking_record(row)

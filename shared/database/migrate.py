@@ -6,14 +6,15 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, text
 
 MIGRATION_LOCK = 0x4F4E53414C45
 """Key of the advisory lock under which migrations run: the bytes of `ONSALE`."""
 
 
-def migrate(database_url: str) -> None:
-    """Run every migration that this database has not seen. Waits for another process that does the same.
+def migrate(database_url: str, revision: str = "head") -> None:
+    """Bring a database to a revision, up or down. Waits for another process that does the same.
 
     Raises:
         sqlalchemy.exc.OperationalError: PostgreSQL can't be reached.
@@ -22,7 +23,12 @@ def migrate(database_url: str) -> None:
     try:
         with engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
-            command.upgrade(_configuration(connection), "head")
+            configuration = _configuration(connection)
+            current = MigrationContext.configure(connection).get_current_revision()
+            if revision != "head" and current is not None and revision < current:
+                command.downgrade(configuration, revision)
+            else:
+                command.upgrade(configuration, revision)
     finally:
         engine.dispose()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,7 +14,9 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from shared.database.tables import bookings, events, ledger
 from shared.domain import BookingStatus, CommandKind, OutcomeCode
+from shared.errors import WriteRefused
 from shared.records import BookingRecord, EventRecord, LedgerRecord
+from shared.seals import LedgerLine
 
 _COPY_BOOKINGS = (
     "COPY bookings (id, event_id, user_id, ticket_count, status, created_at, updated_at)"
@@ -35,6 +36,9 @@ _EVENT_COLUMNS = (
     events.c.applied_position,
     events.c.fencing_token,
     events.c.created_at,
+    events.c.updated_at,
+    events.c.ledger_digest,
+    events.c.seal,
 )
 _SELECT_EVENT = select(*_EVENT_COLUMNS).where(events.c.id == bindparam("event_id"))
 _LOCK_EVENT = _SELECT_EVENT.with_for_update()
@@ -62,7 +66,9 @@ def insert_event(connection: Connection, event: EventRecord) -> None:
             available_tickets=event.available_tickets,
             max_tickets_per_user=event.max_tickets_per_user,
             created_at=event.created_at,
-            updated_at=event.created_at,
+            updated_at=event.updated_at,
+            ledger_digest=event.ledger_digest,
+            seal=event.seal,
         )
     )
 
@@ -146,49 +152,31 @@ def cancel_bookings(connection: Connection, booking_ids: Iterable[str], moment: 
     )
 
 
-def insert_ledger_records(connection: Connection, records: Sequence[LedgerRecord]) -> None:
+def insert_ledger_lines(connection: Connection, lines: Iterable[LedgerLine]) -> None:
     """Add ledger rows in bulk; a second row for a job or a position is refused by the database."""
-    _copy(
-        connection,
-        _COPY_LEDGER,
-        (
-            (
-                record.job_id,
-                record.event_id,
-                record.position,
-                record.kind.value,
-                None if record.payload is None else json.dumps(record.payload),
-                record.outcome.value,
-                json.dumps(record.detail) if record.detail else None,
-                record.booking_id,
-                record.accepted_at,
-                record.applied_at,
-            )
-            for record in records
-        ),
-    )
+    _copy(connection, _COPY_LEDGER, lines)
 
 
-def update_event(
-    connection: Connection,
-    event_id: str,
-    *,
-    available_tickets: int,
-    applied_position: int,
-    fencing_token: int,
-    moment: datetime,
-) -> None:
-    """Write what a batch changed about its event."""
-    connection.execute(
+def update_event(connection: Connection, event: EventRecord) -> None:
+    """Write what a batch changed about its event, but for the tickets: the database counts those itself.
+
+    Raises:
+        WriteRefused: the database counts other tickets than the rules.
+    """
+    counted = connection.execute(
         update(events)
-        .where(events.c.id == event_id)
+        .where(events.c.id == event.id)
         .values(
-            available_tickets=available_tickets,
-            applied_position=applied_position,
-            fencing_token=fencing_token,
-            updated_at=moment,
+            applied_position=event.applied_position,
+            fencing_token=event.fencing_token,
+            updated_at=event.updated_at,
+            ledger_digest=event.ledger_digest,
+            seal=event.seal,
         )
-    )
+        .returning(events.c.available_tickets)
+    ).scalar_one()
+    if counted != event.available_tickets:
+        raise WriteRefused(f"the database counts {counted} tickets left, the rules {event.available_tickets}")
 
 
 def ping(connection: Connection) -> None:
@@ -218,7 +206,14 @@ def _uuid_array(ids: Iterable[str]) -> str:
 
 def event_record(row: Row[*tuple[Any, ...]]) -> EventRecord:
     """A row of `events` as a record."""
-    return EventRecord(**row._asdict())
+    return EventRecord(
+        **{
+            **row._asdict(),
+            # Empty only while a migration adds them.
+            "ledger_digest": bytes(row.ledger_digest or b""),
+            "seal": bytes(row.seal or b""),
+        }
+    )
 
 
 def booking_record(row: Row[*tuple[Any, ...]]) -> BookingRecord:

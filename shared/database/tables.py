@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     SmallInteger,
     Table,
@@ -42,6 +43,8 @@ events = Table(
     Column("fencing_token", BigInteger, nullable=False, server_default=text("0")),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
+    Column("ledger_digest", LargeBinary, nullable=False),
+    Column("seal", LargeBinary, nullable=False),
     CheckConstraint("total_tickets > 0", name="total_tickets"),
     CheckConstraint("available_tickets BETWEEN 0 AND total_tickets", name="available_tickets"),
     CheckConstraint("max_tickets_per_user > 0", name="max_tickets_per_user"),
@@ -81,5 +84,5 @@ ledger = Table(
     Column("applied_at", DateTime(timezone=True), nullable=False),
     UniqueConstraint("event_id", "position"),
     CheckConstraint("position > 0", name="position"),
-    CheckConstraint("kind IN ('book', 'cancel', 'unknown')", name="kind"),
+    CheckConstraint("kind IN ('book', 'cancel', 'repeat', 'unknown')", name="kind"),
 )

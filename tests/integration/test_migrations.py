@@ -9,8 +9,18 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
 from local.servers import PostgresServer
+from shared.clock import SystemClock
+from shared.database import statements
+from shared.database.engine import Database
 from shared.database.migrate import migrate
 from shared.database.tables import metadata
+from shared.identifiers import new_id
+from shared.line.codec import book_payload, decode_waiting_command, encode_job_data
+from shared.line.consumer import NO_CLAIM
+from shared.settings import Settings
+from tests.builders import create_event
+from worker.batch import apply_to_database
+from worker.verify import Verifier
 
 
 def in_new_database(postgres: PostgresServer, name: str) -> str:
@@ -65,3 +75,25 @@ def constraints(url: str) -> set[tuple[str, str]]:
         found = {(str(name), str(definition)) for name, definition in rows}
     engine.dispose()
     return found
+
+
+def test_data_survives_down_and_up(postgres: PostgresServer) -> None:
+    url = in_new_database(postgres, "down_and_up")
+    migrate(url)
+    database = Database(Settings(database_url=url, redis_url="redis://localhost"), connections_max=1)
+    event = create_event(database)
+    waiting = [
+        decode_waiting_command(new_id(), encode_job_data(event.id, book_payload("ann", 2)), None, b"1")
+    ]
+    apply_to_database(database, SystemClock(), event.id, waiting, NO_CLAIM)
+    database.close()
+    migrate(url, "0001")
+    migrate(url)
+    violations: list[str] = []
+    Verifier(database, report=violations.append, progress=lambda counts: None).verify_all()
+    assert violations == []
+    with database.transaction() as connection:
+        kept = statements.find_event(connection, event.id)
+    assert kept is not None
+    assert (kept.available_tickets, kept.applied_position) == (8, 1)
+    database.close()

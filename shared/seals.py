@@ -1,0 +1,88 @@
+"""Digests that show a change of what was written: of a ledger as a whole, and of an event's row. Pure.
+
+Each ledger row is chained to those before it (a hash chain, as in Haber and Stornetta, 1991); the event's row
+keeps the newest link and, in its seal, a digest of all its own columns. They show what was changed by mistake
+or by hand. They hold no secret, so they do not stop somebody who computes them anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from hashlib import sha256
+
+from shared.clock import format_time
+from shared.records import EventRecord, LedgerRecord
+
+LedgerLine = tuple[str, ...]
+"""A ledger row as texts, in the order of the table's columns; empty where it has none."""
+
+_canonical = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
+
+
+def ledger_line(record: LedgerRecord) -> LedgerLine:
+    """The one text form of a ledger row: what is stored, and what the digest is made of."""
+    return (
+        record.job_id,
+        record.event_id,
+        str(record.position),
+        record.kind.value,
+        "" if record.payload is None else _canonical(record.payload),
+        record.outcome.value,
+        _canonical(record.detail) if record.detail else "",
+        record.booking_id or "",
+        format_time(record.accepted_at),
+        format_time(record.applied_at),
+    )
+
+
+def empty_ledger_digest(event_id: str) -> bytes:
+    """The digest of a ledger without rows."""
+    return sha256(event_id.encode()).digest()
+
+
+def extended_digest(digest: bytes, lines: Iterable[LedgerLine]) -> bytes:
+    """The digest of a ledger after these rows, given the one before them."""
+    for line in lines:
+        digest = sha256(digest + "\x1f".join(line).encode()).digest()
+    return digest
+
+
+def sealed(event: EventRecord) -> EventRecord:
+    """The same event with the seal that its other columns give."""
+    columns = (
+        event.id,
+        event.name,
+        event.total_tickets,
+        event.available_tickets,
+        event.max_tickets_per_user,
+        event.applied_position,
+        event.fencing_token,
+        format_time(event.created_at),
+        format_time(event.updated_at),
+        event.ledger_digest.hex(),
+    )
+    return replace(event, seal=sha256(_canonical(columns).encode()).digest())
+
+
+def new_event(
+    *, id: str, name: str, total_tickets: int, max_tickets_per_user: int, created_at: datetime
+) -> EventRecord:
+    """An event with all its tickets for sale and an empty ledger, sealed."""
+    return sealed(
+        EventRecord(
+            id=id,
+            name=name,
+            total_tickets=total_tickets,
+            available_tickets=total_tickets,
+            max_tickets_per_user=max_tickets_per_user,
+            applied_position=0,
+            fencing_token=0,
+            created_at=created_at,
+            updated_at=created_at,
+            ledger_digest=empty_ledger_digest(id),
+            seal=b"",
+        )
+    )
