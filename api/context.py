@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from api.ledger_lookup import LedgerLookup
 from shared.clock import Clock
 from shared.database.engine import Database
 from shared.line.producer import Producer
@@ -23,6 +24,7 @@ class ApiContext:
     database: Database
     producer: Producer
     replies: Replies
+    ledger: LedgerLookup
 
 
 async def _context(request: Request) -> ApiContext:

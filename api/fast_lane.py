@@ -15,10 +15,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.context import ApiContext
 from api.problems import ProblemError, body_too_large, onsale_error_response, problem_response
-from api.submit import submit_booking
+from api.submit import SubmitHeaders, submit_booking
 from shared import limits
 from shared.errors import OnsaleError
 
+_HEADERS = frozenset({b"content-type", b"prefer", b"idempotency-key"})
 _PATH = re.compile(r"/events/([^/]+)/bookings")
 
 
@@ -42,15 +43,18 @@ class FastLane:
 
 
 async def _answer(scope: Scope, receive: Receive, event_id: str) -> Response:
-    headers = {name: value for name, value in scope["headers"] if name in (b"content-type", b"prefer")}
+    headers = {name: value for name, value in scope["headers"] if name in _HEADERS}
     context: ApiContext = scope["app"].state.context
     try:
         return await submit_booking(
             context,
             event_id,
             await _body(receive),
-            _text(headers.get(b"content-type")),
-            _text(headers.get(b"prefer")),
+            SubmitHeaders(
+                content_type=_text(headers.get(b"content-type")),
+                prefer=_text(headers.get(b"prefer")),
+                idempotency_key=_text(headers.get(b"idempotency-key")),
+            ),
         )
     except ProblemError as error:
         return problem_response(error.problem, error.headers)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from starlette.concurrency import run_in_threadpool
-
 from api.context import ApiContext
 from api.problems import ProblemDocument, outcome_problem
 from shared.clock import format_time
-from shared.database import statements
 from shared.domain import CommandKind, JobStatus
 from shared.line.producer import Acceptance, JobRecord, Submission
 from shared.records import BookingView, JobResult, LedgerRecord, job_result
@@ -42,8 +39,8 @@ async def read_job_document(context: ApiContext, job_id: str, *, reply_to: str =
     record = await context.producer.read_job(job_id, reply_to=reply_to)
     if record is not None:
         return _document_of_record(record)
-    entry = await run_in_threadpool(_find_ledger_record, context, job_id)
-    return None if entry is None else _document_of_entry(entry)
+    entry = await context.ledger.find(job_id)
+    return None if entry is None else recorded_document(entry)
 
 
 def accepted_document(submission: Submission, acceptance: Acceptance) -> JobDocument:
@@ -92,7 +89,8 @@ def _document_of_record(record: JobRecord) -> JobDocument:
     return waiting if record.result is None else finished_document(waiting, record.result)
 
 
-def _document_of_entry(entry: LedgerRecord) -> JobDocument:
+def recorded_document(entry: LedgerRecord) -> JobDocument:
+    """A job as the ledger has it, for ever."""
     waiting = _waiting_document(
         job_id=entry.job_id,
         kind=entry.kind.value,
@@ -138,8 +136,3 @@ def _waiting_document(
 def _booking_id(job_id: str, kind: str, named: str | None) -> str | None:
     """A booking has the id of its command, so a client can name it before it exists."""
     return job_id if kind == CommandKind.BOOK else named
-
-
-def _find_ledger_record(context: ApiContext, job_id: str) -> LedgerRecord | None:
-    with context.database.transaction() as connection:
-        return statements.find_ledger_records(connection, [job_id]).get(job_id)

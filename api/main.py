@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from api.body_limit import BodyLimit
 from api.context import ApiContext
 from api.fast_lane import FastLane
+from api.ledger_lookup import LedgerLookup
 from api.problems import install_problem_handlers
 from api.routes import bookings, events, health, jobs
 from shared.clock import SystemClock
@@ -65,7 +66,12 @@ async def _running_context(settings: Settings) -> AsyncIterator[ApiContext]:
     replies.start()
     try:
         yield ApiContext(
-            settings=settings, clock=clock, database=database, producer=producer, replies=replies
+            settings=settings,
+            clock=clock,
+            database=database,
+            producer=producer,
+            replies=replies,
+            ledger=LedgerLookup(database),
         )
     finally:
         await replies.stop()

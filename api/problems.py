@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from shared import limits
 from shared.domain import OutcomeCode
-from shared.errors import LineFull, OnsaleError, TemporarilyUnavailable
+from shared.errors import IdempotencyKeyReused, LineFull, OnsaleError, TemporarilyUnavailable
 from shared.log import log_event
 from shared.records import JobResult
 
@@ -114,6 +114,20 @@ def outcome_problem(result: JobResult) -> ProblemDocument | None:
             )
         case OutcomeCode.BOOKING_NOT_FOUND:
             return booking_not_found(result["booking_id"] or "")
+        case OutcomeCode.WITHDRAWN:
+            return problem(
+                "withdrawn",
+                "The command was withdrawn",
+                409,
+                "It was taken back before its turn came, so it changed nothing. Submit a new one.",
+            )
+        case OutcomeCode.REPEATED:
+            return problem(
+                "repeated",
+                "The command was applied before",
+                409,
+                "This position repeats an earlier command. Ask for the job that was applied.",
+            )
         case (
             OutcomeCode.COMMAND_UNREADABLE | OutcomeCode.EVENT_NOT_FOUND | OutcomeCode.POSITION_TAKEN
         ) as code:
@@ -196,6 +210,15 @@ def onsale_error_response(error: OnsaleError, *, path: str) -> Response:
                 "line-full", "The line is full", 429, f"{error} Try again after Retry-After seconds."
             )
             return problem_response(document, retry)
+        case IdempotencyKeyReused():
+            return problem_response(
+                problem(
+                    "idempotency-key-reused",
+                    "Idempotency-Key used before",
+                    422,
+                    "This key came before with another request. Use a new key for a new command.",
+                )
+            )
         case TemporarilyUnavailable():
             log_event(logger, logging.WARNING, "temporarily unavailable", path=path, reason=error)
             document = problem(
@@ -224,6 +247,17 @@ def unsupported_media_type() -> ProblemDocument:
         "Unsupported media type",
         415,
         "Send JSON, with the header `Content-Type: application/json`.",
+    )
+
+
+def idempotency_key_malformed() -> ProblemDocument:
+    """The Idempotency-Key header is not what it must be."""
+    return problem(
+        "idempotency-key-malformed",
+        "Malformed Idempotency-Key",
+        400,
+        f"Send an Idempotency-Key of 1 to {limits.IDEMPOTENCY_KEY_LENGTH_MAX} visible ASCII characters,"
+        " for example a UUID.",
     )
 
 

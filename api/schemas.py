@@ -86,7 +86,7 @@ class Job(BaseModel):
     """A command and how far it has come."""
 
     id: str
-    kind: Literal["book", "cancel", "unknown"]
+    kind: Literal["book", "cancel", "repeat", "unknown"]
     event_id: str
     status: Literal["queued", "succeeded", "rejected", "withdrawn", "failed"]
     done: bool

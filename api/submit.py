@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Response
@@ -13,7 +14,14 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from api.context import ApiContext
-from api.jobs import JobDocument, accepted_document, finished_document, read_job_document
+from api.idempotency import ANYONE, keyed_job_id, recall
+from api.jobs import (
+    JobDocument,
+    accepted_document,
+    finished_document,
+    read_job_document,
+    recorded_document,
+)
 from api.prefer import preferred_wait_seconds
 from api.problems import (
     ProblemError,
@@ -28,59 +36,74 @@ from shared.domain import CommandKind
 from shared.errors import EventNotFound, TemporarilyUnavailable
 from shared.identifiers import canonical_id, new_id
 from shared.line.codec import book_payload
-from shared.line.producer import Acceptance, Submission
-from shared.records import CommandPayload, EventRecord, event_view
+from shared.line.producer import Submission
+from shared.records import CommandPayload, EventRecord, LedgerRecord, event_view
 
 _RETRY_AFTER_SECONDS_MAX = 30
 _read_booking = TypeAdapter(BookingRequest).validate_json
 _dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
-async def submit_booking(
-    context: ApiContext, event_id: str, body: bytes, content_type: str | None, prefer: str | None
-) -> Response:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitHeaders:
+    """The headers that matter to a submit, as they came."""
+
+    content_type: str | None = None
+    prefer: str | None = None
+    idempotency_key: str | None = None
+
+
+async def submit_booking(context: ApiContext, event_id: str, body: bytes, headers: SubmitHeaders) -> Response:
     """Read a booking straight from its bytes and put it on the line of the event with this id.
 
     Raises:
-        ProblemError: the body is wrong, or there is no such event.
-        LineFull, TemporarilyUnavailable: it was not accepted.
+        ProblemError: the body or a header is wrong, or there is no such event.
+        IdempotencyKeyReused, LineFull, TemporarilyUnavailable: it was not accepted.
     """
     id = canonical_id(event_id)
     if id is None:
         raise ProblemError(event_not_found(event_id))
-    if content_type is None or not content_type.lower().startswith("application/json"):
+    if headers.content_type is None or not headers.content_type.lower().startswith("application/json"):
         raise ProblemError(unsupported_media_type())
     try:
         request = _read_booking(body)
     except ValidationError as error:
         raise ProblemError(invalid_body(error)) from error
-    return await submit_command(context, id, book_payload(request.user_id, request.ticket_count), prefer)
+    return await submit_command(context, id, book_payload(request.user_id, request.ticket_count), headers)
 
 
 async def submit_command(
-    context: ApiContext, event_id: str, payload: CommandPayload, prefer: str | None
+    context: ApiContext, event_id: str, payload: CommandPayload, headers: SubmitHeaders
 ) -> Response:
     """Put a command on its event's line; answer 202, or the result if the client waits and it comes in time.
 
     Raises:
-        ProblemError: there is no such event.
-        LineFull, TemporarilyUnavailable: it was not accepted.
+        ProblemError: a header is wrong, or there is no such event.
+        IdempotencyKeyReused, LineFull, TemporarilyUnavailable: it was not accepted.
     """
-    wait_seconds = preferred_wait_seconds(prefer, seconds_max=context.settings.wait_seconds_max)
-    if not wait_seconds:
-        submission = Submission(job_id=new_id(), event_id=event_id, payload=payload)
-        return job_accepted(accepted_document(submission, await _accept(context, submission)))
+    wait_seconds = preferred_wait_seconds(headers.prefer, seconds_max=context.settings.wait_seconds_max)
+    key = headers.idempotency_key
     submission = Submission(
-        job_id=new_id(), event_id=event_id, payload=payload, reply_to=context.replies.channel
+        job_id=new_id() if key is None else keyed_job_id(ANYONE, key),
+        event_id=event_id,
+        payload=payload,
+        reply_to=context.replies.channel if wait_seconds else "",
     )
+    if key is not None:
+        recalled = await recall(context, submission)
+        if isinstance(recalled, LedgerRecord):
+            return _answer(recorded_document(recalled), wait_seconds)
+        submission = recalled
+    if not wait_seconds:
+        return job_accepted(await _accept(context, submission))
     async with context.replies.expect(submission.job_id) as reply:
-        waiting = accepted_document(submission, await _accept(context, submission))
-        try:
-            job = finished_document(waiting, await asyncio.wait_for(reply, wait_seconds))
-        except TimeoutError:
-            job = await _read_once_more(context, waiting)
-    applied = {"Preference-Applied": f"wait={wait_seconds:.0f}"}
-    return _final_answer(job, applied) if job["done"] else job_accepted(job, applied)
+        job = await _accept(context, submission)
+        if not job["done"]:
+            try:
+                job = finished_document(job, await asyncio.wait_for(reply, wait_seconds))
+            except TimeoutError:
+                job = await _read_again(context, job)
+    return _answer(job, wait_seconds)
 
 
 def job_accepted(job: JobDocument, headers: Mapping[str, str] | None = None) -> Response:
@@ -129,20 +152,27 @@ async def find_event(context: ApiContext, event_id: str) -> EventRecord:
     return event
 
 
-async def _read_once_more(context: ApiContext, waiting: JobDocument) -> JobDocument:
-    """A job after a wait in vain: its reply may have been lost. It was accepted, whoever is away now."""
+async def _accept(context: ApiContext, submission: Submission) -> JobDocument:
     try:
-        return await read_job_document(context, waiting["id"]) or waiting
-    except TemporarilyUnavailable:
-        return waiting
-
-
-async def _accept(context: ApiContext, submission: Submission) -> Acceptance:
-    try:
-        return await context.producer.submit(submission)
+        acceptance = await context.producer.submit(submission)
     except EventNotFound:
         await find_event(context, submission.event_id)
-        return await context.producer.submit(submission)
+        acceptance = await context.producer.submit(submission)
+    job = accepted_document(submission, acceptance)
+    return await _read_again(context, job, submission.reply_to) if acceptance.known else job
+
+
+async def _read_again(context: ApiContext, job: JobDocument, reply_to: str = "") -> JobDocument:
+    """A job that may be done by now. It was accepted, whoever is away now."""
+    try:
+        return await read_job_document(context, job["id"], reply_to=reply_to) or job
+    except TemporarilyUnavailable:
+        return job
+
+
+def _answer(job: JobDocument, wait_seconds: float) -> Response:
+    applied = {"Preference-Applied": f"wait={wait_seconds:.0f}"} if wait_seconds else {}
+    return _final_answer(job, applied) if wait_seconds and job["done"] else job_accepted(job, applied)
 
 
 def _final_answer(job: JobDocument, headers: Mapping[str, Any]) -> Response:

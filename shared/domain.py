@@ -16,6 +16,7 @@ class CommandKind(StrEnum):
 
     BOOK = "book"
     CANCEL = "cancel"
+    REPEAT = "repeat"
     UNKNOWN = "unknown"
 
 
@@ -48,6 +49,8 @@ class OutcomeCode(StrEnum):
     COMMAND_UNREADABLE = "command-unreadable"
     EVENT_NOT_FOUND = "event-not-found"
     POSITION_TAKEN = "position-taken"
+    WITHDRAWN = "withdrawn"
+    REPEATED = "repeated"
 
     @property
     def job_status(self) -> JobStatus:
@@ -65,6 +68,8 @@ _JOB_STATUS_OF_OUTCOME: Mapping[OutcomeCode, JobStatus] = {
     OutcomeCode.COMMAND_UNREADABLE: JobStatus.FAILED,
     OutcomeCode.EVENT_NOT_FOUND: JobStatus.FAILED,
     OutcomeCode.POSITION_TAKEN: JobStatus.FAILED,
+    OutcomeCode.WITHDRAWN: JobStatus.WITHDRAWN,
+    OutcomeCode.REPEATED: JobStatus.REJECTED,
 }
 
 
@@ -93,7 +98,26 @@ class UnreadableCommand:
     reason: str
 
 
-Command = BookTickets | CancelBooking | UnreadableCommand
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithdrawnCommand:
+    """A command of this kind that its client took back before its turn; it keeps its position."""
+
+    id: str
+    kind: CommandKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepeatedCommand:
+    """A command that was applied before and has been given a second position, which it fills.
+
+    It happens when a client repeats a command while nobody can look into the ledger.
+    """
+
+    id: str
+    job_id: str
+
+
+Command = BookTickets | CancelBooking | UnreadableCommand | WithdrawnCommand | RepeatedCommand
 
 
 def kind_of(command: Command) -> CommandKind:
@@ -105,6 +129,10 @@ def kind_of(command: Command) -> CommandKind:
             return CommandKind.CANCEL
         case UnreadableCommand():
             return CommandKind.UNKNOWN
+        case WithdrawnCommand():
+            return command.kind
+        case RepeatedCommand():
+            return CommandKind.REPEAT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +213,10 @@ def _apply(draft: _Draft, command: Command) -> Outcome:
             return _cancel(draft, command)
         case UnreadableCommand():
             return Outcome(command_id=command.id, code=OutcomeCode.COMMAND_UNREADABLE, reason=command.reason)
+        case WithdrawnCommand():
+            return Outcome(command_id=command.id, code=OutcomeCode.WITHDRAWN)
+        case RepeatedCommand():
+            return Outcome(command_id=command.id, code=OutcomeCode.REPEATED)
         case _:
             assert_never(command)
 

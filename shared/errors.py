@@ -3,6 +3,7 @@
 OnsaleError
 ├── EventNotFound
 ├── LineFull
+├── IdempotencyKeyReused
 ├── TemporarilyUnavailable
 │   ├── LineUnavailable
 │   └── DatabaseUnavailable
@@ -28,6 +29,10 @@ class EventNotFound(OnsaleError):
 
 class LineFull(OnsaleError):
     """The line of this event is as long as it may be."""
+
+
+class IdempotencyKeyReused(OnsaleError):
+    """This Idempotency-Key came before with another command."""
 
 
 class TemporarilyUnavailable(OnsaleError):

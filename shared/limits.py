@@ -16,6 +16,14 @@ ENQUEUE_BATCH_MAX = 256
 SUBMISSIONS_WAITING_MAX = 20_000
 """Commands that one API process holds while Redis is busy; past it a submit is refused with 503."""
 
+LOOKUP_BATCH_MAX = 256
+"""Jobs that one query looks up in the ledger; more wait for the next one."""
+
+LOOKUPS_WAITING_MAX = 20_000
+"""Lookups that one API process holds while PostgreSQL is busy."""
+
+IDEMPOTENCY_KEY_LENGTH_MAX = 255
+
 WAKE_TOKENS_MAX = 1_000
 """Length of the list on which idle workers block; a token more would wake nobody who sleeps."""
 

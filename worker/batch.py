@@ -20,7 +20,7 @@ from shared.domain import (
     apply_batch,
 )
 from shared.errors import OutOfTurn, StaleClaim
-from shared.line.codec import WaitingCommand
+from shared.line.codec import WaitingCommand, repeated
 from shared.line.consumer import NO_CLAIM
 from shared.records import (
     BookingRecord,
@@ -33,6 +33,7 @@ from shared.records import (
     event_view,
     job_result,
 )
+from shared.seals import extended_digest, ledger_line, sealed
 from worker.records import BatchRecords, batch_records, ledger_record
 
 
@@ -80,12 +81,26 @@ def apply_to_database(
         state, outcomes = apply_batch(prefetched.state, [fresh.command for fresh in prefetched.fresh])
         applied_at = clock.now()
         records = batch_records(event, prefetched.bookings, prefetched.fresh, outcomes, applied_at)
-        _write(connection, event, state, records, token, applied_at)
+        after = _after(event, state, records, token, applied_at)
+        _write(connection, event, after, records)
     return AppliedBatch(
         results=_results(waiting, prefetched.recorded, records.entries, applied_at),
-        view=event_view(replace(event, available_tickets=state.available_tickets)),
-        applied_position=event.applied_position + len(records.entries),
+        view=event_view(after),
+        applied_position=after.applied_position,
         fresh=len(records.entries),
+    )
+
+
+def _after(
+    event: EventRecord, state: EventState, records: BatchRecords, token: int, applied_at: datetime
+) -> EventRecord:
+    """The event as it is after a batch, but for its digests."""
+    return replace(
+        event,
+        available_tickets=state.available_tickets,
+        applied_position=event.applied_position + len(records.entries),
+        fencing_token=max(token, event.fencing_token),
+        updated_at=applied_at,
     )
 
 
@@ -119,11 +134,14 @@ def _prefetch(connection: Connection, event: EventRecord, waiting: Sequence[Wait
 def _find_recorded(
     connection: Connection, applied_position: int, waiting: Sequence[WaitingCommand]
 ) -> Mapping[str, LedgerRecord]:
-    """Positions are applied in order, so the last one tells who needs a look; a lost position doesn't."""
+    """Positions are applied in order, so the last one tells who needs a look.
+
+    Not so where the position is lost, or the API could not look for itself.
+    """
     perhaps_applied = [
         command.command.id
         for command in waiting
-        if command.position is None or command.position <= applied_position
+        if command.unchecked or command.position is None or command.position <= applied_position
     ]
     return statements.find_ledger_records(connection, perhaps_applied) if perhaps_applied else {}
 
@@ -133,17 +151,22 @@ def _fresh_in_turn(
 ) -> list[WaitingCommand]:
     """The commands that are to be applied now, which must have the positions that follow the last.
 
-    One without a row in the ledger whose position is another's is left out; its outcome says so.
+    One without a row in the ledger whose position is another's is left out; its outcome says so. One that has
+    a row and got a second position fills it as a repetition.
     """
     fresh: list[WaitingCommand] = []
     for command in waiting:
         next_position = event.applied_position + len(fresh) + 1
-        position = next_position if command.position is None else command.position
-        if command.command.id in recorded or position < next_position:
+        is_recorded = command.command.id in recorded
+        if command.position is None:
+            position = event.applied_position if is_recorded else next_position
+        else:
+            position = command.position
+        if position < next_position:
             continue
         if position > next_position:
             raise OutOfTurn(f"position {position} waits where {next_position} comes next")
-        fresh.append(command)
+        fresh.append(repeated(command, position) if is_recorded else command)
     return fresh
 
 
@@ -155,28 +178,17 @@ def _find_bookings_to_cancel(
     return {booking.id: booking for booking in found.values() if booking.event_id == event.id}
 
 
-def _write(
-    connection: Connection,
-    event: EventRecord,
-    state: EventState,
-    records: BatchRecords,
-    token: int,
-    applied_at: datetime,
-) -> None:
+def _write(connection: Connection, before: EventRecord, after: EventRecord, records: BatchRecords) -> None:
+    """Tickets that are given back are written first: others of the batch may have been sold them."""
+    if records.cancelled:
+        statements.cancel_bookings(connection, records.cancelled, after.updated_at)
     if records.made:
         statements.insert_bookings(connection, list(records.made.values()))
-    if records.cancelled:
-        statements.cancel_bookings(connection, records.cancelled, applied_at)
     if records.entries:
-        statements.insert_ledger_records(connection, records.entries)
-        statements.update_event(
-            connection,
-            event.id,
-            available_tickets=state.available_tickets,
-            applied_position=event.applied_position + len(records.entries),
-            fencing_token=max(token, event.fencing_token),
-            moment=applied_at,
-        )
+        lines = [ledger_line(entry) for entry in records.entries]
+        statements.insert_ledger_lines(connection, lines)
+        digest = extended_digest(before.ledger_digest, lines)
+        statements.update_event(connection, sealed(replace(after, ledger_digest=digest)))
 
 
 def _results(
@@ -229,7 +241,7 @@ def _fail_without_event(
             (command for command in waiting if command.command.id not in recorded), start=last_position + 1
         )
     ]
-    statements.insert_ledger_records(connection, entries)
+    statements.insert_ledger_lines(connection, (ledger_line(entry) for entry in entries))
     return AppliedBatch(
         results=_results(waiting, recorded, entries, applied_at),
         view=None,

@@ -11,7 +11,7 @@ from api.context import ApiContext, Context
 from api.openapi import ACCEPTED, PROBLEMS, REFUSED
 from api.problems import ProblemError, booking_not_found
 from api.schemas import Booking, BookingRequest, Job
-from api.submit import json_response, submit_booking, submit_command
+from api.submit import SubmitHeaders, json_response, submit_booking, submit_command
 from shared.database import statements
 from shared.domain import CommandKind, OutcomeCode
 from shared.identifiers import canonical_id
@@ -21,6 +21,10 @@ from shared.records import BookingRecord, booking_view
 router = APIRouter(tags=["bookings"])
 
 Prefer = Annotated[str | None, Header(description="`wait=N`: wait up to N seconds for the result")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(description="1 to 255 visible characters: the same key and request give the same job, for ever"),
+]
 
 
 @router.post(
@@ -51,10 +55,12 @@ async def book(
     request: Request,
     context: Context,
     prefer: Prefer = None,
+    idempotency_key: IdempotencyKey = None,
     content_type: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> Response:
     """The command gets its place in the event's line, which is kept for ever. Poll the job for the result."""
-    return await submit_booking(context, event_id, await request.body(), content_type, prefer)
+    headers = SubmitHeaders(content_type=content_type, prefer=prefer, idempotency_key=idempotency_key)
+    return await submit_booking(context, event_id, await request.body(), headers)
 
 
 @router.delete(
@@ -67,17 +73,21 @@ async def book(
         **ACCEPTED,
         **REFUSED,
         **PROBLEMS[404],
+        **PROBLEMS[422],
         **PROBLEMS[429],
         **PROBLEMS[503],
     },
 )
-async def cancel(booking_id: str, context: Context, prefer: Prefer = None) -> Response:
+async def cancel(
+    booking_id: str, context: Context, prefer: Prefer = None, idempotency_key: IdempotencyKey = None
+) -> Response:
     """The command stands in the same line as the bookings; a booking that still waits can be cancelled."""
     id = canonical_id(booking_id)
     event_id = None if id is None else await _event_of_booking(context, id)
     if id is None or event_id is None:
         raise ProblemError(booking_not_found(booking_id))
-    return await submit_command(context, event_id, cancel_payload(id), prefer)
+    headers = SubmitHeaders(prefer=prefer, idempotency_key=idempotency_key)
+    return await submit_command(context, event_id, cancel_payload(id), headers)
 
 
 @router.get(

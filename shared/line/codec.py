@@ -5,14 +5,24 @@ from __future__ import annotations
 import json
 import zlib
 from base64 import b64decode, b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, cast
 
 from shared import limits
 from shared.clock import parse_time
-from shared.domain import BookTickets, CancelBooking, Command, CommandKind, UnreadableCommand, kind_of
-from shared.identifiers import canonical_id
+from shared.domain import (
+    BookTickets,
+    CancelBooking,
+    Command,
+    CommandKind,
+    RepeatedCommand,
+    UnreadableCommand,
+    WithdrawnCommand,
+    kind_of,
+)
+from shared.identifiers import canonical_id, derived_id
 from shared.records import CommandPayload, JobResult
 
 COMMAND_VERSION = 1
@@ -25,15 +35,28 @@ UNREADABLE = (ValueError, KeyError, TypeError, IndexError, RecursionError)
 _ZLIB_HEADER = b"\x78"
 
 
+class Mark(StrEnum):
+    """What is noted on a job while it waits."""
+
+    WITHDRAWN = "withdrawn"
+    """Its client took it back."""
+    UNCHECKED = "unchecked"
+    """It may repeat a command that the ledger has; PostgreSQL could not be asked."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingCommand:
-    """A command as it stands in the line, with all that the ledger will say of it."""
+    """A command as it stands in the line, with all that the ledger will say of it.
+
+    `unchecked`: it may repeat one that has been applied, although its position is new.
+    """
 
     command: Command
     kind: CommandKind
     payload: CommandPayload | None
     position: int | None
     accepted_at: datetime | None
+    unchecked: bool = False
 
 
 def book_payload(user_id: str, ticket_count: int) -> CommandPayload:
@@ -46,6 +69,17 @@ def book_payload(user_id: str, ticket_count: int) -> CommandPayload:
 def cancel_payload(booking_id: str) -> CommandPayload:
     """What a cancel command says."""
     return CommandPayload(v=COMMAND_VERSION, kind=CommandKind.CANCEL.value, booking_id=booking_id)
+
+
+def repeated(waiting: WaitingCommand, position: int) -> WaitingCommand:
+    """What the ledger says at the second position of a command that was applied before.
+
+    A job has one row in the ledger, so this one gets an id of its own, the same however often it is made.
+    """
+    job_id = waiting.command.id
+    command = RepeatedCommand(id=derived_id("repeat", job_id, str(position)), job_id=job_id)
+    payload = CommandPayload(v=COMMAND_VERSION, kind=CommandKind.REPEAT.value, job_id=job_id)
+    return replace(waiting, command=command, kind=CommandKind.REPEAT, payload=payload)
 
 
 def encode_job_data(event_id: str, payload: CommandPayload) -> bytes:
@@ -62,13 +96,28 @@ def describe(payload: CommandPayload) -> str:
     return text[: limits.DESCRIPTION_LENGTH_MAX]
 
 
+def says_the_same(data: bytes, event_id: str, payload: CommandPayload) -> bool:
+    """Whether the `data` of a job is this command for this event, in whichever form it was stored."""
+    try:
+        return cast(bool, json.loads(_inflated(data))[2] == [event_id, payload])
+    except UNREADABLE:
+        return False
+
+
 def decode_waiting_command(
-    job_id: str, data: bytes | None, created_at: bytes | None, position: bytes | None
+    job_id: str,
+    data: bytes | None,
+    created_at: bytes | None,
+    position: bytes | None,
+    marks: bytes | None = None,
 ) -> WaitingCommand:
     """Read a job's fields; what can't be understood becomes an `UnreadableCommand` that says why."""
+    noted = marks.decode(errors="replace").split(",") if marks else ()
     try:
         payload = decode_payload(data)
         command = command_of_payload(job_id, payload)
+        if Mark.WITHDRAWN in noted:
+            command = WithdrawnCommand(id=job_id, kind=kind_of(command))
     except UNREADABLE as error:
         reason = f"the command can't be read: {error!r}" if data else "its record was deleted from Redis"
         return WaitingCommand(
@@ -77,6 +126,7 @@ def decode_waiting_command(
             payload=None,
             position=_position(position),
             accepted_at=_time(created_at),
+            unchecked=Mark.UNCHECKED in noted,
         )
     return WaitingCommand(
         command=command,
@@ -84,6 +134,7 @@ def decode_waiting_command(
         payload=payload,
         position=_position(position),
         accepted_at=_time(created_at),
+        unchecked=Mark.UNCHECKED in noted,
     )
 
 
@@ -152,6 +203,8 @@ def command_of_payload(job_id: str, payload: CommandPayload | None) -> Command:
             if booking_id is None:
                 raise ValueError("booking_id is not a UUID")
             return CancelBooking(id=job_id, booking_id=booking_id)
+        case CommandKind.REPEAT:
+            return RepeatedCommand(id=job_id, job_id=_text(payload["job_id"]))
         case other:
             raise ValueError(f"kind {other!r} is not known here")
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -13,35 +12,52 @@ import redis.asyncio
 
 from shared import limits
 from shared.clock import Clock, format_time, parse_time
-from shared.errors import EventNotFound, LineFull, LineUnavailable
+from shared.errors import EventNotFound, IdempotencyKeyReused, LineFull, LineUnavailable, OnsaleError
+from shared.gathering import Gatherer
 from shared.line import keys
-from shared.line.codec import decode_payload, decode_return_value, describe, encode_job_data
+from shared.line.codec import (
+    Mark,
+    decode_payload,
+    decode_return_value,
+    describe,
+    encode_job_data,
+    says_the_same,
+)
 from shared.line.connections import line_errors
 from shared.line.scripts import ScriptName, script_source
 from shared.records import CommandPayload, EventView, JobResult
 from shared.settings import Durability
 
-_ACCEPTED, _UNKNOWN_EVENT = 1, -1
+_ACCEPTED, _KNOWN, _UNKNOWN_EVENT = 1, 2, -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A command on its way to the line. `reply_to` is the channel that wants its result, or empty."""
+    """A command on its way to the line.
+
+    `reply_to` is the channel that wants its result, or empty. `unchecked`: it may repeat a command that was
+    applied so long ago that Redis has forgotten it, and PostgreSQL could not be asked.
+    """
 
     job_id: str
     event_id: str
     payload: CommandPayload
     reply_to: str = ""
+    unchecked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceptance:
-    """The place that a command got in its event's line, for ever."""
+    """The place that a command got in its event's line, for ever.
+
+    `known`: it has had it before; the rest of the acceptance is then of now.
+    """
 
     position: int
     applied: int
     rate: float | None
     accepted_at: datetime
+    known: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,73 +77,66 @@ class JobRecord:
 class Producer:
     """Accepts commands for an API process.
 
-    Commands of concurrent requests are gathered and sent in one script call (a group commit): while one
-    call is on its way the next ones collect, so that under load one fsync serves many clients.
+    Commands of concurrent requests are gathered and sent in one script call, so that under load one fsync
+    serves many clients.
     """
 
     def __init__(self, client: redis.asyncio.Redis, clock: Clock, *, line_length_max: int) -> None:
         self._client = client
         self._clock = clock
         self._line_length_max = line_length_max
-        self._waiting: deque[tuple[Submission, asyncio.Future[Acceptance]]] = deque()
-        self._sender: asyncio.Task[None] | None = None
+        self._submissions: Gatherer[Submission, Acceptance] = Gatherer(
+            self._send,
+            group_max=limits.ENQUEUE_BATCH_MAX,
+            waiting_max=limits.SUBMISSIONS_WAITING_MAX,
+            too_many=LineUnavailable("too many commands wait for Redis"),
+        )
         self._enqueue = client.register_script(script_source(ScriptName.ENQUEUE))
         self._read_job = client.register_script(script_source(ScriptName.READ_JOB))
+        self._withdraw = client.register_script(script_source(ScriptName.WITHDRAW))
         self._seed_event = client.register_script(script_source(ScriptName.SEED_EVENT))
 
     async def submit(self, submission: Submission) -> Acceptance:
         """Put a command on its event's line; when this returns, Redis has it as durably as it is set to.
 
+        A command that Redis knows by its id keeps the place that it has.
+
         Raises:
             EventNotFound: Redis does not know the event; `seed_event` tells it.
             LineFull: the line is as long as it may be.
+            IdempotencyKeyReused: another command has this id.
             LineUnavailable: Redis does not answer, or too many commands wait for it already. The command
                 may or may not have been accepted.
         """
-        if len(self._waiting) >= limits.SUBMISSIONS_WAITING_MAX:
-            raise LineUnavailable("too many commands wait for Redis")
-        answer: asyncio.Future[Acceptance] = asyncio.get_running_loop().create_future()
-        self._waiting.append((submission, answer))
-        if self._sender is None:
-            self._sender = asyncio.create_task(self._send_waiting())
-        return await answer
+        return await self._submissions.ask(submission)
 
-    async def _send_waiting(self) -> None:
-        try:
-            while self._waiting:
-                count = min(len(self._waiting), limits.ENQUEUE_BATCH_MAX)
-                await self._send([self._waiting.popleft() for _ in range(count)])
-        finally:
-            self._sender = None
-
-    async def _send(self, group: list[tuple[Submission, asyncio.Future[Acceptance]]]) -> None:
+    async def _send(self, submissions: Sequence[Submission]) -> list[Acceptance | OnsaleError]:
         accepted_at = self._clock.now()
         arguments: list[Any] = [self._line_length_max, format_time(accepted_at)]
-        for submission, _ in group:
+        for submission in submissions:
             arguments += (
                 submission.job_id,
                 submission.event_id,
                 encode_job_data(submission.event_id, submission.payload),
                 describe(submission.payload),
                 submission.reply_to,
+                Mark.UNCHECKED.value if submission.unchecked else "",
             )
-        try:
-            with line_errors():
-                answers = await self._enqueue(args=arguments)
-        except LineUnavailable as error:
-            for _, future in group:
-                _fail(future, LineUnavailable(str(error)))
-            return
-        except Exception as error:
-            for _, future in group:
-                _fail(future, error)
-            raise
-        for index, (_, future) in enumerate(group):
-            code, position, applied, rate = answers[index * 4 : index * 4 + 4]
-            if code == _ACCEPTED:
-                _settle(future, position, applied, rate, accepted_at)
-            else:
-                _fail(future, EventNotFound() if code == _UNKNOWN_EVENT else LineFull())
+        with line_errors():
+            answers = await self._enqueue(args=arguments)
+        return [
+            _acceptance(submission, answers[index * 4 : index * 4 + 4], accepted_at)
+            for index, submission in enumerate(submissions)
+        ]
+
+    async def withdraw(self, job_id: str) -> bool:
+        """Note that the client takes a command back. Gives whether it waits; its result tells the rest.
+
+        Raises:
+            LineUnavailable: Redis does not answer.
+        """
+        with line_errors():
+            return bool(await self._withdraw(args=[job_id]))
 
     async def read_job(self, job_id: str, *, reply_to: str = "") -> JobRecord | None:
         """Read a job, or None if Redis does not have it (any more).
@@ -180,24 +189,18 @@ class Producer:
         return Durability.ALWAYS if settings.get("appendfsync") == "always" else Durability.EVERYSEC
 
 
-def _settle(
-    future: asyncio.Future[Acceptance], position: int, applied: int, rate: bytes, accepted_at: datetime
-) -> None:
-    if not future.done():
-        future.set_result(
-            Acceptance(
-                position=position,
-                applied=applied,
-                rate=float(rate) if rate else None,
-                accepted_at=accepted_at,
-            )
-        )
-
-
-def _fail(future: asyncio.Future[Acceptance], error: Exception) -> None:
-    """A client that hung up has cancelled its future; nobody waits for the answer then."""
-    if not future.done():
-        future.set_exception(error)
+def _acceptance(submission: Submission, answer: list[Any], accepted_at: datetime) -> Acceptance | OnsaleError:
+    code, position, applied, last = answer
+    if code == _ACCEPTED:
+        rate = float(last) if last else None
+        return Acceptance(position=position, applied=applied, rate=rate, accepted_at=accepted_at, known=False)
+    if code == _UNKNOWN_EVENT:
+        return EventNotFound()
+    if code != _KNOWN:
+        return LineFull()
+    if not says_the_same(last, submission.event_id, submission.payload):
+        return IdempotencyKeyReused()
+    return Acceptance(position=position, applied=applied, rate=None, accepted_at=accepted_at, known=True)
 
 
 def _job_record(job_id: str, found: list[Any]) -> JobRecord:

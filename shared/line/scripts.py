@@ -8,6 +8,7 @@ from pathlib import Path
 
 from shared import limits
 from shared.line import keys
+from shared.line.codec import Mark
 
 _FOLDER = Path(__file__).parent / "scripts"
 
@@ -26,6 +27,7 @@ _CONSTANTS: dict[str, str | int] = {
     "ready": keys.READY,
     "leased": keys.LEASED,
     "wake": keys.WAKE,
+    "mark_withdrawn": Mark.WITHDRAWN.value,
     "event_ttl_seconds": limits.EVENT_PROJECTION_TTL_SECONDS,
     "lease_ms_max": int(limits.LEASE_SECONDS_MAX * 1000),
     "result_stream_length_max": limits.RESULT_STREAM_LENGTH_MAX,
@@ -47,6 +49,7 @@ class ScriptName(StrEnum):
     REMOVE_STRAYS = "remove_strays"
     SEED_EVENT = "seed_event"
     SWEEP = "sweep"
+    WITHDRAW = "withdraw"
 
 
 @cache

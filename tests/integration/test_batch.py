@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -17,9 +17,10 @@ from shared.errors import DatabaseUnavailable, OutOfTurn, StaleClaim, WriteRefus
 from shared.identifiers import new_id
 from shared.line.codec import WaitingCommand, book_payload, cancel_payload
 from shared.line.consumer import NO_CLAIM
-from shared.records import EventRecord, LedgerRecord
+from shared.records import EventRecord
+from shared.seals import LedgerLine
 from shared.settings import Settings
-from tests.builders import assert_books_balance, create_event, outcomes_in_ledger
+from tests.builders import assert_books_balance, create_event, outcomes_in_ledger, tamper
 from worker.batch import AppliedBatch, apply_to_database
 
 CLOCK = SystemClock()
@@ -201,26 +202,23 @@ def test_a_batch_waits_for_the_row_lock_no_longer_than_it_may(
 
 
 def test_the_database_itself_refuses_to_oversell(database: Database, event: EventRecord) -> None:
-    with (
-        pytest.raises(Exception, match="events_available_tickets_check"),
-        database.transaction() as connection,
-    ):
-        connection.execute(text("UPDATE events SET available_tickets = -1"))
+    with pytest.raises(WriteRefused, match="events_available_tickets_check"):
+        tamper(database, "UPDATE events SET available_tickets = -1")
 
 
 def test_a_connection_lost_while_copying_is_replaced(
     database: Database, event: EventRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    insert = statements.insert_ledger_records
+    insert = statements.insert_ledger_lines
 
-    def insert_on_a_lost_connection(connection: Connection, records: Sequence[LedgerRecord]) -> None:
+    def insert_on_a_lost_connection(connection: Connection, lines: Iterable[LedgerLine]) -> None:
         connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 1"))
         time.sleep(0.1)
-        insert(connection, records)
+        insert(connection, lines)
 
     waiting = [booking(1), booking(2, "bob")]
     with monkeypatch.context() as patched:
-        patched.setattr(statements, "insert_ledger_records", insert_on_a_lost_connection)
+        patched.setattr(statements, "insert_ledger_lines", insert_on_a_lost_connection)
         with pytest.raises(DatabaseUnavailable):
             apply(database, event, waiting)
     assert outcomes_in_ledger(database, event.id) == []
@@ -229,13 +227,11 @@ def test_a_connection_lost_while_copying_is_replaced(
 
 
 def test_what_a_constraint_refuses_is_not_taken_for_an_outage(database: Database, event: EventRecord) -> None:
-    with database.transaction() as connection:
-        connection.execute(text("UPDATE events SET available_tickets = 0, total_tickets = 1"))
     made = booking(1, "ann")
-    with database.transaction() as connection:
-        connection.execute(
-            text("INSERT INTO bookings VALUES (:id, :event_id, 'ann', 2, 'active', now(), now())"),
-            {"id": made.command.id, "event_id": event.id},
-        )
+    tamper(
+        database,
+        "UPDATE events SET available_tickets = 0, total_tickets = 1;"
+        f"INSERT INTO bookings VALUES ('{made.command.id}', '{event.id}', 'ann', 2, 'active', now(), now())",
+    )
     with pytest.raises(WriteRefused, match="available_tickets"):
         apply(database, event, [cancellation(1, made.command.id)])

@@ -119,5 +119,6 @@ def test_the_document_says_what_the_short_way_takes(settings: Settings) -> None:
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     assert set(schema["properties"]) == {"user_id", "ticket_count"}
     assert schema["additionalProperties"] is False
-    assert [parameter["name"] for parameter in operation["parameters"]] == ["event_id", "prefer"]
+    names = [parameter["name"] for parameter in operation["parameters"]]
+    assert names == ["event_id", "prefer", "idempotency-key"]
     assert {"201", "202", "400", "404", "413", "415", "422", "429", "503"} <= set(operation["responses"])

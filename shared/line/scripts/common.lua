@@ -59,13 +59,13 @@ local function release(event_id, worker, delay_ms)
   end
 end
 
--- The first commands of the line, without removing them: {id, data, created_at, position} each.
+-- The first commands of the line, without removing them: {id, data, created_at, position, marks} each.
 local function peek(event_id, count)
   local ids = redis.call('LRANGE', K.order .. event_id, 0, count - 1)
   local commands = {}
   for index, id in ipairs(ids) do
-    local fields = redis.call('HMGET', K.rq_job .. id, 'data', 'created_at', 'position')
-    commands[index] = {id, fields[1], fields[2], fields[3]}
+    local fields = redis.call('HMGET', K.rq_job .. id, 'data', 'created_at', 'position', 'marks')
+    commands[index] = {id, fields[1], fields[2], fields[3], fields[4]}
   end
   return commands
 end

@@ -1,7 +1,8 @@
 -- Accept commands: give each its position and put it on the line, all or nothing, in one step.
--- ARGV: line_length_max, accepted_at, then per command: job_id, event_id, data, description, reply_to.
--- Gives per command: code, position, applied, rate. A command that is known keeps what it got the first time.
-local ACCEPTED, UNKNOWN_EVENT, LINE_FULL = 1, -1, -2
+-- ARGV: line_length_max, accepted_at, then per command: job_id, event_id, data, description, reply_to,
+-- marks. Gives per command: code, position, applied, rate. A command that is known keeps what it got the first
+-- time, and its data come in the place of the rate.
+local ACCEPTED, KNOWN, UNKNOWN_EVENT, LINE_FULL = 1, 2, -1, -2
 local line_length_max, accepted_at = tonumber(ARGV[1]), ARGV[2]
 local lines, touched, answers = {}, {}, {}
 
@@ -20,7 +21,7 @@ local function line_of(event_id)
   return lines[event_id]
 end
 
-local function accept(line, job_id, event_id, data, description, reply_to)
+local function accept(line, job_id, event_id, data, description, reply_to, marks)
   line.accepted = line.accepted + 1
   line.length = line.length + 1
   line.new_ids[#line.new_ids + 1] = job_id
@@ -30,28 +31,32 @@ local function accept(line, job_id, event_id, data, description, reply_to)
   if reply_to ~= '' then
     redis.call('HSET', K.rq_job .. job_id, 'reply_to', reply_to)
   end
+  if marks ~= '' then
+    redis.call('HSET', K.rq_job .. job_id, 'marks', marks)
+  end
   return line.accepted
 end
 
-local function answer(code, position, line)
+local function answer(code, position, line, data)
   answers[#answers + 1] = code
   answers[#answers + 1] = position
   answers[#answers + 1] = line.applied
-  answers[#answers + 1] = line.rate
+  answers[#answers + 1] = data or line.rate
 end
 
-for index = 3, #ARGV, 5 do
+for index = 3, #ARGV, 6 do
   local job_id, event_id = ARGV[index], ARGV[index + 1]
   local line = line_of(event_id)
-  local known_position = redis.call('HGET', K.rq_job .. job_id, 'position')
-  if known_position then
-    answer(ACCEPTED, tonumber(known_position), line)
+  local known = redis.call('HMGET', K.rq_job .. job_id, 'position', 'data')
+  if known[1] then
+    answer(KNOWN, tonumber(known[1]), line, known[2] or '')
   elseif not line.accepted then
     answer(UNKNOWN_EVENT, 0, line)
   elseif line.length >= line_length_max then
     answer(LINE_FULL, 0, line)
   else
-    answer(ACCEPTED, accept(line, job_id, event_id, ARGV[index + 2], ARGV[index + 3], ARGV[index + 4]), line)
+    local position = accept(line, job_id, event_id, ARGV[index + 2], ARGV[index + 3], ARGV[index + 4], ARGV[index + 5])
+    answer(ACCEPTED, position, line)
   end
 end
 

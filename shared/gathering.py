@@ -1,0 +1,87 @@
+"""Concurrent calls sent together, for an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from shared.errors import OnsaleError, TemporarilyUnavailable
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+
+class Gatherer(Generic[Question, Answer]):
+    """Sends what concurrent tasks ask in one call (a group commit).
+
+    While one call is on its way the next questions collect, so that under load one round trip serves many.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Sequence[Question]], Awaitable[Sequence[Answer | OnsaleError]]],
+        *,
+        group_max: int,
+        waiting_max: int,
+        too_many: TemporarilyUnavailable,
+    ) -> None:
+        """`send` answers each question, in order, with what is given or raised to the one who asked.
+
+        `too_many` is raised to who asks when `waiting_max` others wait to be sent.
+        """
+        self._send = send
+        self._group_max = group_max
+        self._waiting_max = waiting_max
+        self._too_many = too_many
+        self._waiting: deque[tuple[Question, asyncio.Future[Answer]]] = deque()
+        self._sender: asyncio.Task[None] | None = None
+
+    async def ask(self, question: Question) -> Answer:
+        """The answer to this question.
+
+        Raises:
+            OnsaleError: the answer is one.
+        """
+        if len(self._waiting) >= self._waiting_max:
+            raise type(self._too_many)(str(self._too_many))
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((question, answer))
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send_waiting())
+        return await answer
+
+    async def _send_waiting(self) -> None:
+        try:
+            while self._waiting:
+                count = min(len(self._waiting), self._group_max)
+                await self._send_group([self._waiting.popleft() for _ in range(count)])
+        finally:
+            self._sender = None
+
+    async def _send_group(self, group: list[tuple[Question, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._send([question for question, _ in group])
+        except Exception as error:
+            for _, future in group:
+                _fail(future, _copy(error))
+            if not isinstance(error, OnsaleError):
+                raise
+            return
+        for (_, future), answer in zip(group, answers, strict=True):
+            if isinstance(answer, OnsaleError):
+                _fail(future, answer)
+            elif not future.done():
+                future.set_result(answer)
+
+
+def _fail(future: asyncio.Future[Answer], error: Exception) -> None:
+    """A client that hung up has cancelled its future; nobody waits for the answer then."""
+    if not future.done():
+        future.set_exception(error)
+
+
+def _copy(error: Exception) -> Exception:
+    """Each who asked gets an exception of their own: raising one twice mixes up its tracebacks."""
+    return type(error)(str(error)) if isinstance(error, OnsaleError) else error

@@ -1,0 +1,180 @@
+"""The same Idempotency-Key is the same job, whoever is asked and however late."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+import redis
+
+from local.servers import PostgresServer
+from shared.clock import SystemClock
+from shared.database import statements
+from shared.database.engine import Database
+from shared.line.codec import book_payload
+from shared.line.consumer import NO_CLAIM, Consumer
+from shared.line.producer import Submission
+from shared.settings import Settings
+from tests.builders import (
+    assert_books_balance,
+    book,
+    create_event,
+    outcomes_in_ledger,
+    own_client,
+    seed,
+    submit,
+    wait_until,
+)
+from tests.conftest import StartWorker
+from worker.batch import apply_to_database
+from worker.verify import Verifier
+
+
+def post(
+    api: httpx.Client, event_id: str, key: str, *, user_id: str = "ann", wait: bool = False
+) -> httpx.Response:
+    headers = {"Idempotency-Key": key, **({"Prefer": "wait=10"} if wait else {})}
+    return api.post(
+        f"/events/{event_id}/bookings", json={"user_id": user_id, "ticket_count": 1}, headers=headers
+    )
+
+
+def test_a_key_sent_again_while_the_command_waits_gives_the_same_job(
+    api: httpx.Client, database: Database
+) -> None:
+    event = create_event(database)
+    first, second = post(api, event.id, "k1"), post(api, event.id, "k1")
+    other = post(api, event.id, "k2")
+    assert first.status_code == second.status_code == 202
+    assert second.json() == first.json()
+    assert [first.json()["position"], other.json()["position"]] == [1, 2]
+
+
+def test_a_key_sent_by_many_at_once_is_accepted_once(
+    api: httpx.Client, database: Database, start_worker: StartWorker
+) -> None:
+    event = create_event(database)
+    start_worker()
+
+    def send(_: int) -> httpx.Response:
+        with own_client(api) as own:
+            return post(own, event.id, "k1", wait=True)
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(send, range(32)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert len(outcomes_in_ledger(database, event.id)) == 1
+
+
+def test_a_key_sent_again_when_it_is_done_gives_its_result(
+    api: httpx.Client, database: Database, start_worker: StartWorker, redis_client: redis.Redis
+) -> None:
+    event = create_event(database)
+    start_worker()
+    booked = post(api, event.id, "k1", wait=True)
+    assert post(api, event.id, "k1", wait=True).json() == booked.json()
+    assert post(api, event.id, "k1").json()["status"] == "succeeded"
+    redis_client.flushdb()
+    late = post(api, event.id, "k1", wait=True)
+    assert (late.status_code, late.json()) == (201, booked.json())
+    assert post(api, event.id, "k1").json()["done"]
+    assert len(outcomes_in_ledger(database, event.id)) == 1
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_key_sent_with_another_command_is_refused(
+    api: httpx.Client,
+    database: Database,
+    start_worker: StartWorker,
+    redis_client: redis.Redis,
+    forgotten: bool,
+) -> None:
+    event, other = create_event(database), create_event(database)
+    start_worker()
+    booking = post(api, event.id, "k1", wait=True).json()
+    if forgotten:
+        redis_client.flushdb()
+    for answer in (
+        post(api, event.id, "k1", user_id="bob"),
+        post(api, other.id, "k1"),
+        api.delete(f"/bookings/{booking['id']}", headers={"Idempotency-Key": "k1"}),
+    ):
+        assert answer.status_code == 422
+        assert answer.json()["type"] == "idempotency-key-reused"
+
+
+def test_a_cancellation_sent_again_gives_the_same_job(
+    api: httpx.Client, database: Database, start_worker: StartWorker
+) -> None:
+    event = create_event(database)
+    start_worker()
+    booking = post(api, event.id, "k1", wait=True).json()
+    headers = {"Idempotency-Key": "k2", "Prefer": "wait=10"}
+    first, second = (api.delete(f"/bookings/{booking['id']}", headers=headers) for _ in range(2))
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert first.json() == second.json()
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 256, "ü"])
+def test_a_malformed_key_is_refused(api: httpx.Client, database: Database, key: str) -> None:
+    event = create_event(database)
+    answer = api.post(
+        f"/events/{event.id}/bookings",
+        json={"user_id": "ann", "ticket_count": 1},
+        headers=[(b"Idempotency-Key", key.encode())],
+    )
+    assert answer.status_code == 400
+    assert answer.json()["type"] == "idempotency-key-malformed"
+
+
+def test_without_postgresql_a_keyed_command_is_accepted(
+    api: httpx.Client, database: Database, postgres: PostgresServer, start_worker: StartWorker
+) -> None:
+    event = create_event(database)
+    post(api, event.id, "k0")
+    postgres.stop()
+    try:
+        answers = [post(api, event.id, "k1") for _ in range(2)]
+    finally:
+        postgres.start()
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert answers[0].json()["id"] == answers[1].json()["id"]
+    start_worker()
+    wait_until(lambda: api.get(f"/jobs/{answers[0].json()['id']}").json()["done"])
+    assert len(outcomes_in_ledger(database, event.id)) == 2
+
+
+def test_a_repetition_that_nobody_could_look_up_fills_its_position_and_applies_nothing(
+    settings: Settings, database: Database, redis_client: redis.Redis
+) -> None:
+    event = create_event(database)
+    seed(settings, event)
+    first = book(event.id, "ann")
+    submit(settings, [first])
+    consumer = Consumer(redis_client, settings, worker_name="w")
+    applied = apply_to_database(database, SystemClock(), event.id, consumer.peek(event.id).commands, NO_CLAIM)
+    redis_client.flushdb()
+    with database.transaction() as connection:
+        found = statements.find_event(connection, event.id)
+    assert found is not None
+    seed(settings, found)
+    repeated = Submission(
+        job_id=first.job_id, event_id=event.id, payload=book_payload("ann", 1), unchecked=True
+    )
+    acceptances = submit(settings, [repeated, book(event.id, "bob")])
+    assert [each.position for each in acceptances] == [2, 3]
+    for _ in range(2):
+        waiting = consumer.peek(event.id).commands
+        batch = apply_to_database(database, SystemClock(), event.id, waiting, NO_CLAIM)
+        assert batch.results[0] == applied.results[0]
+    assert [outcome for _, _, outcome in outcomes_in_ledger(database, event.id)] == [
+        "booked",
+        "repeated",
+        "booked",
+    ]
+    assert_books_balance(database, event.id)
+    violations: list[str] = []
+    Verifier(database, report=violations.append, progress=lambda counts: None).verify_all()
+    assert violations == []
