@@ -7,9 +7,9 @@ from typing import TypedDict
 from api.context import ApiContext
 from api.problems import ProblemDocument, outcome_problem
 from shared.clock import format_time
-from shared.domain import CommandKind, JobStatus
+from shared.domain import CommandKind, JobStatus, OutcomeCode
 from shared.line.producer import Acceptance, JobRecord, Submission
-from shared.records import BookingView, JobResult, LedgerRecord, job_result
+from shared.records import BookingView, CommandPayload, JobResult, LedgerRecord, booked_view, job_result
 
 
 class JobDocument(TypedDict):
@@ -37,8 +37,8 @@ async def read_job_document(context: ApiContext, job_id: str, *, reply_to: str =
         TemporarilyUnavailable: the place that would know it does not answer.
     """
     record = await context.producer.read_job(job_id, reply_to=reply_to)
-    if record is not None:
-        return _document_of_record(record)
+    if record is not None and (record.result is None or record.payload is not None):
+        return document_of_record(record)
     entry = await context.ledger.find(job_id)
     return None if entry is None else recorded_document(entry)
 
@@ -58,8 +58,11 @@ def accepted_document(submission: Submission, acceptance: Acceptance) -> JobDocu
     )
 
 
-def finished_document(waiting: JobDocument, result: JobResult) -> JobDocument:
+def finished_document(waiting: JobDocument, result: JobResult, payload: CommandPayload | None) -> JobDocument:
     """The same job with its outcome."""
+    booking = result["detail"].get("booking")
+    if result["outcome"] == OutcomeCode.BOOKED and payload is not None:
+        booking = booked_view(waiting["id"], waiting["event_id"], payload, result["applied_at"])
     return {
         **waiting,
         "status": result["status"],
@@ -68,12 +71,13 @@ def finished_document(waiting: JobDocument, result: JobResult) -> JobDocument:
         "ahead": 0,
         "estimated_wait_seconds": None,
         "booking_id": result["booking_id"],
-        "booking": result["detail"].get("booking"),
+        "booking": booking,
         "error": outcome_problem(result),
     }
 
 
-def _document_of_record(record: JobRecord) -> JobDocument:
+def document_of_record(record: JobRecord) -> JobDocument:
+    """A job as Redis has it."""
     payload = record.payload or {}
     kind = payload.get("kind", CommandKind.UNKNOWN.value)
     waiting = _waiting_document(
@@ -86,7 +90,7 @@ def _document_of_record(record: JobRecord) -> JobDocument:
         rate=record.rate,
         booking_id=_booking_id(record.job_id, kind, payload.get("booking_id")),
     )
-    return waiting if record.result is None else finished_document(waiting, record.result)
+    return waiting if record.result is None else finished_document(waiting, record.result, record.payload)
 
 
 def recorded_document(entry: LedgerRecord) -> JobDocument:
@@ -101,7 +105,7 @@ def recorded_document(entry: LedgerRecord) -> JobDocument:
         rate=None,
         booking_id=entry.booking_id,
     )
-    return finished_document(waiting, job_result(entry))
+    return finished_document(waiting, job_result(entry), entry.payload)
 
 
 def _waiting_document(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
+import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
@@ -138,7 +138,7 @@ def outcome_problem(result: JobResult) -> ProblemDocument | None:
 def problem_response(document: ProblemDocument, headers: Mapping[str, str] | None = None) -> Response:
     """A problem as the answer to a request."""
     return Response(
-        json.dumps(document), document["status"], dict(headers or {}), media_type=PROBLEM_MEDIA_TYPE
+        orjson.dumps(document), document["status"], dict(headers or {}), media_type=PROBLEM_MEDIA_TYPE
     )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from fastapi import Response
 from pydantic import TypeAdapter, ValidationError
 
@@ -39,7 +39,6 @@ from shared.records import CommandPayload, EventRecord, LedgerRecord
 
 _RETRY_AFTER_SECONDS_MAX = 30
 _read_booking = TypeAdapter(BookingRequest).validate_json
-_dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +97,7 @@ async def submit_command(
         job = await _accept(context, submission)
         if not job["done"]:
             try:
-                job = finished_document(job, await asyncio.wait_for(reply, wait_seconds))
+                job = finished_document(job, await asyncio.wait_for(reply, wait_seconds), payload)
             except TimeoutError:
                 job = await _read_again(context, job)
     return _answer(job, wait_seconds)
@@ -126,7 +125,7 @@ def retry_after_seconds(job: JobDocument) -> int:
 
 def json_response(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """JSON that has its final form already."""
-    return Response(_dumps(document), status, dict(headers or {}), media_type="application/json")
+    return Response(orjson.dumps(document), status, dict(headers or {}), media_type="application/json")
 
 
 async def find_event(context: ApiContext, event_id: str) -> EventRecord:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
+
+_TIMES_REMEMBERED = 4_096
+"""Commands that came together share their times, so that most of them are not written or read anew."""
 
 
 class Clock(Protocol):
@@ -31,11 +35,13 @@ class SystemClock:
         return time.monotonic()
 
 
+@lru_cache(maxsize=_TIMES_REMEMBERED)
 def format_time(moment: datetime) -> str:
     """Write a time as RQ does (`2026-11-23T10:00:00.000000Z`); the dashboard reads no other form."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+@lru_cache(maxsize=_TIMES_REMEMBERED)
 def parse_time(text: str) -> datetime:
     """Read a time that `format_time` or RQ wrote, or any other of ISO 8601 with a time zone.
 

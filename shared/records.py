@@ -142,27 +142,23 @@ def booking_view(booking: BookingRecord) -> BookingView:
 
 def job_result(entry: LedgerRecord) -> JobResult:
     """The outcome of a command, made from its ledger row alone, now or in years."""
-    applied_at = format_time(entry.applied_at)
     return JobResult(
         status=entry.outcome.job_status.value,
         outcome=entry.outcome.value,
         booking_id=entry.booking_id,
-        applied_at=applied_at,
-        detail=_booked_detail(entry, applied_at) if entry.outcome is OutcomeCode.BOOKED else entry.detail,
+        applied_at=format_time(entry.applied_at),
+        detail=entry.detail,
     )
 
 
-def _booked_detail(entry: LedgerRecord, applied_at: str) -> OutcomeDetail:
-    """A booking as it was made follows from its command, so the ledger does not keep it twice."""
-    payload = entry.payload or {}
-    return OutcomeDetail(
-        booking=BookingView(
-            id=entry.job_id,
-            event_id=entry.event_id,
-            user_id=payload["user_id"],
-            ticket_count=payload["ticket_count"],
-            status=BookingStatus.ACTIVE.value,
-            created_at=applied_at,
-            updated_at=applied_at,
-        )
+def booked_view(job_id: str, event_id: str, payload: CommandPayload, applied_at: str) -> BookingView:
+    """A booking as it was made. It follows from its command, so neither ledger nor result repeats it."""
+    return BookingView(
+        id=job_id,
+        event_id=event_id,
+        user_id=payload["user_id"],
+        ticket_count=payload["ticket_count"],
+        status=BookingStatus.ACTIVE.value,
+        created_at=applied_at,
+        updated_at=applied_at,
     )

@@ -80,7 +80,7 @@ MUTATIONS = (
         invariant="I3",
         what="commands are popped before the commit",
         path="shared/line/scripts/common.lua",
-        old="redis.call('LRANGE', K.order .. event_id, 0, count - 1)",
+        old="redis.call('LRANGE', K.order .. event_id, skip, skip + count - 1)",
         new="redis.call('LPOP', K.order .. event_id, count) or {}",
         test="tests/faults/test_crashes.py::test_a_worker_that_is_killed_at_any_boundary_is_made_up_for",
     ),
@@ -98,7 +98,7 @@ MUTATIONS = (
         path="shared/line/scripts/complete.lua",
         old="while heads[length + 1] and completed[heads[length + 1]] do",
         new="while heads[length + 1] do",
-        test="tests/faults/test_line_machine.py",
+        test="tests/integration/test_line.py",
     ),
     Mutation(
         invariant="I3",
@@ -170,7 +170,7 @@ MUTATIONS = (
         path="shared/database/statements.py",
         old="_LOCK_EVENT = _SELECT_EVENT.with_for_update()",
         new="_LOCK_EVENT = _SELECT_EVENT",
-        test="tests/faults/test_interleavings.py",
+        test="tests/integration/test_batch.py",
     ),
     Mutation(
         invariant="I6",
@@ -192,8 +192,8 @@ MUTATIONS = (
         invariant="I7",
         what="finished jobs stay in Redis for ever",
         path="shared/line/scripts/complete.lua",
-        old="  redis.call('EXPIRE', key, ttl)\n  if status == 'failed'",
-        new="  if status == 'failed'",
+        old="  redis.call('EXPIRE', key, ttl)\n  local result",
+        new="  local result",
         test="tests/integration/test_line.py",
     ),
     Mutation(

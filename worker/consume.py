@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from shared import limits
@@ -11,6 +13,7 @@ from shared.clock import Clock
 from shared.database.engine import Database
 from shared.domain import JobStatus
 from shared.errors import DatabaseUnavailable, EventBlocked, EventLocked, LineUnavailable, StaleClaim
+from shared.line.codec import WaitingCommand
 from shared.line.consumer import Claim, Completion, Consumer, GiveBack, Peeked, Sleeper
 from shared.line.presence import Presence
 from shared.log import log_event
@@ -44,6 +47,15 @@ class _Tally:
     rate: float = 0.0
 
 
+@dataclass(slots=True)
+class _Stretch:
+    """The work on one event until others get their turn; `completing` is the batch on its way to Redis."""
+
+    ends_at: float
+    batches: int = 0
+    completing: Future[Peeked | None] | None = None
+
+
 class Worker:
     """Applies the commands of one event at a time, of any number of events in turn, until it is stopped."""
 
@@ -62,6 +74,7 @@ class Worker:
         self._presence = presence
         self._clock = clock
         self._settings = settings
+        self._completer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="completer")
         self._stopping = threading.Event()
         self._tally = _Tally()
         self._next_heartbeat_at = 0.0
@@ -124,30 +137,64 @@ class Worker:
 
     def _work_on(self, claim: Claim) -> None:
         """Apply batch after batch until the line is empty, the stretch is over or the claim is lost."""
-        stretch_ends_at = self._clock.monotonic_seconds() + self._settings.stretch_seconds_max
-        peeked: Peeked | None = claim.peeked
-        batches = 0
-        while peeked is not None:
-            batches += 1
-            if peeked.has_stray:
-                self._remove_strays(claim.event_id)
-            if not peeked.commands:
-                self._consumer.release(claim.event_id, claim.token)
-                return
-            over = (
-                batches >= self._settings.stretch_batches_max
-                or self._stopping.is_set()
-                or self._clock.monotonic_seconds() >= stretch_ends_at
-            )
-            peeked = self._step(claim, peeked, GiveBack.ALWAYS if over else GiveBack.IF_EMPTY)
+        stretch = _Stretch(self._clock.monotonic_seconds() + self._settings.stretch_seconds_max)
+        try:
+            peeked: Peeked | None = claim.peeked
+            while peeked is not None:
+                if peeked.has_stray:
+                    self._remove_strays(claim.event_id)
+                if not peeked.commands:
+                    self._consumer.release(claim.event_id, claim.token)
+                    return
+                peeked = self._work_off(claim, stretch, peeked.commands)
+        finally:
+            if stretch.completing is not None:
+                wait([stretch.completing])
 
-    def _step(self, claim: Claim, peeked: Peeked, give_back: GiveBack) -> Peeked | None:
-        """One batch: apply it to the database, then complete it in the line."""
+    def _work_off(self, claim: Claim, stretch: _Stretch, commands: Sequence[WaitingCommand]) -> Peeked | None:
+        """Apply commands, and those behind them as long as the line is long; gives what comes next.
+
+        Where a line is long, a batch is completed in Redis while the next is applied in PostgreSQL. The next
+        is then known before the completion: the first peek is cut in two for that.
+        """
+        half = len(commands) // 2 if len(commands) >= self._settings.batch_commands_max > 1 else 0
+        current, following = (commands[:half], commands[half:]) if half else (commands, ())
+        while True:
+            completion = self._apply(claim, current)
+            stretch.batches += 1
+            if stretch.completing is not None:
+                behind = stretch.completing.result()
+                following = behind.commands if behind is not None else ()
+            over = self._is_over(stretch)
+            if not following:
+                stretch.completing = None
+                give_back = GiveBack.ALWAYS if over else GiveBack.IF_EMPTY
+                return self._consumer.complete(claim.event_id, claim.token, completion, give_back)
+            stretch.completing = self._completer.submit(
+                self._consumer.complete,
+                claim.event_id,
+                claim.token,
+                completion,
+                GiveBack.IF_EMPTY,
+                skip=len(following),
+                count=0 if over else None,
+            )
+            current = following
+
+    def _is_over(self, stretch: _Stretch) -> bool:
+        return (
+            stretch.batches >= self._settings.stretch_batches_max
+            or self._stopping.is_set()
+            or self._clock.monotonic_seconds() >= stretch.ends_at
+        )
+
+    def _apply(self, claim: Claim, commands: Sequence[WaitingCommand]) -> Completion:
+        """Apply a batch to the database; gives what is to be completed in the line."""
         started_at = self._clock.now()
         started_seconds = self._clock.monotonic_seconds()
-        batch = apply_to_database(self._database, self._clock, claim.event_id, peeked.commands, claim.token)
+        batch = apply_to_database(self._database, self._clock, claim.event_id, commands, claim.token)
         self._count(batch, self._clock.monotonic_seconds() - started_seconds)
-        completion = Completion(
+        return Completion(
             results=batch.results,
             view=batch.view,
             applied_position=batch.applied_position,
@@ -155,7 +202,6 @@ class Worker:
             started_at=started_at,
             ended_at=self._clock.now(),
         )
-        return self._consumer.complete(claim.event_id, claim.token, completion, give_back)
 
     def _count(self, batch: AppliedBatch, seconds: float) -> None:
         failed = sum(1 for _, result in batch.results if result["status"] == JobStatus.FAILED)
@@ -200,6 +246,7 @@ class Worker:
         self._next_heartbeat_at = now + self._settings.worker_ttl_seconds / _HEARTBEATS_PER_TTL
 
     def _leave(self) -> None:
+        self._completer.shutdown()
         try:
             self._presence.leave()
         except LineUnavailable as error:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
 
 from api.context import ApiContext, Context
-from api.jobs import JobDocument, finished_document, read_job_document
+from api.jobs import JobDocument, read_job_document
 from api.openapi import PROBLEMS
 from api.prefer import preferred_wait_seconds
 from api.problems import ProblemError, job_not_found
@@ -85,7 +86,6 @@ async def _read_job(context: ApiContext, job_id: str, wait_seconds: float) -> Jo
         job = await read_job_document(context, job_id, reply_to=context.replies.channel)
         if job is None or job["done"]:
             return job
-        try:
-            return finished_document(job, await asyncio.wait_for(reply, wait_seconds))
-        except TimeoutError:
-            return await read_job_document(context, job_id)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(reply, wait_seconds)
+        return await read_job_document(context, job_id)

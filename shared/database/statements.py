@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -12,20 +11,23 @@ import psycopg2
 from sqlalchemy import Connection, Row, Text, Uuid, bindparam, cast, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from shared.clock import format_time
 from shared.database.tables import bookings, events, ledger
 from shared.domain import BookingStatus, CommandKind, OutcomeCode
 from shared.errors import WriteRefused
 from shared.records import BookingRecord, EventRecord, LedgerRecord
-from shared.seals import LedgerLine
 
 _COPY_BOOKINGS = (
     "COPY bookings (id, event_id, user_id, ticket_count, status, created_at, updated_at)"
-    " FROM STDIN WITH (FORMAT csv)"
+    " FROM STDIN WITH (FORMAT text, NULL '')"
 )
 _COPY_LEDGER = (
     "COPY ledger (job_id, event_id, position, kind, payload, outcome, detail, booking_id,"
-    " accepted_at, applied_at) FROM STDIN WITH (FORMAT csv)"
+    " accepted_at, applied_at) FROM STDIN WITH (FORMAT text, NULL '')"
 )
+
+_COPY_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+_COPY_READ_BYTES = 64 * 1024
 
 _EVENT_COLUMNS = (
     events.c.id,
@@ -135,14 +137,16 @@ def insert_bookings(connection: Connection, records: Sequence[BookingRecord]) ->
         connection,
         _COPY_BOOKINGS,
         (
-            (
-                record.id,
-                record.event_id,
-                record.user_id,
-                record.ticket_count,
-                record.status.value,
-                record.created_at,
-                record.updated_at,
+            "\t".join(
+                (
+                    record.id,
+                    record.event_id,
+                    _escaped(record.user_id),
+                    str(record.ticket_count),
+                    record.status.value,
+                    format_time(record.created_at),
+                    format_time(record.updated_at),
+                )
             )
             for record in records
         ),
@@ -159,9 +163,12 @@ def cancel_bookings(connection: Connection, booking_ids: Iterable[str], moment: 
     )
 
 
-def insert_ledger_lines(connection: Connection, lines: Iterable[LedgerLine]) -> None:
-    """Add ledger rows in bulk; a second row for a job or a position is refused by the database."""
-    _copy(connection, _COPY_LEDGER, lines)
+def insert_ledger_lines(connection: Connection, lines: Iterable[str]) -> None:
+    """Add ledger rows in bulk, as `shared.seals.ledger_line` writes them.
+
+    A second row for a job or a position is refused by the database.
+    """
+    _copy(connection, _COPY_LEDGER, (line.replace("\\", "\\\\") for line in lines))
 
 
 def update_event(connection: Connection, event: EventRecord) -> None:
@@ -191,13 +198,16 @@ def ping(connection: Connection) -> None:
     connection.execute(text("SELECT 1"))
 
 
-def _copy(connection: Connection, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
-    buffer = io.StringIO()
-    csv.writer(buffer).writerows(rows)
-    buffer.seek(0)
+def _escaped(text: str) -> str:
+    """A text as COPY reads it."""
+    return text if text.isalnum() else text.translate(_COPY_ESCAPES)
+
+
+def _copy(connection: Connection, statement: str, lines: Iterable[str]) -> None:
+    data = "\n".join(lines).encode()
     cursor = connection.connection.cursor()
     try:
-        cursor.copy_expert(statement, buffer)
+        cursor.copy_expert(statement, io.BytesIO(data), _COPY_READ_BYTES)
     except (psycopg2.OperationalError, psycopg2.InterfaceError):
         # SQLAlchemy has not seen this and would hand a lost connection out again.
         connection.invalidate()

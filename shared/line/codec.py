@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, cast
+
+import orjson
 
 from shared import limits
 from shared.clock import parse_time
@@ -101,7 +102,7 @@ def repeated(waiting: WaitingCommand, position: int) -> WaitingCommand:
 
 def encode_job_data(event_id: str, payload: CommandPayload) -> bytes:
     """The `data` of an RQ job in RQ's JSON form: function, instance, arguments, keyword arguments."""
-    return json.dumps((JOB_FUNCTION, None, (event_id, payload), {})).encode()
+    return orjson.dumps((JOB_FUNCTION, None, (event_id, payload), {}))
 
 
 def describe(payload: CommandPayload) -> str:
@@ -116,7 +117,7 @@ def describe(payload: CommandPayload) -> str:
 def says_the_same(data: bytes, event_id: str, payload: CommandPayload) -> bool:
     """Whether the `data` of a job is this command for this event, in whichever form it was stored."""
     try:
-        return cast(bool, json.loads(_inflated(data))[2] == [event_id, payload])
+        return cast(bool, orjson.loads(_inflated(data))[2] == [event_id, payload])
     except UNREADABLE:
         return False
 
@@ -163,7 +164,7 @@ def decode_payload(data: bytes | None) -> CommandPayload:
     """
     if data is None:
         raise ValueError("there is no data")
-    function, _, arguments, _ = json.loads(_inflated(data))
+    function, _, arguments, _ = orjson.loads(_inflated(data))
     if function != JOB_FUNCTION:
         raise ValueError(f"the function {function!r} is not on the list of those that are allowed")
     payload = arguments[1]
@@ -182,14 +183,14 @@ def _inflated(data: bytes) -> bytes:
         raise ValueError(f"the data is spoilt: {error}") from error
 
 
-def encode_return_value(result: JobResult) -> str:
+def encode_return_value(result: JobResult) -> bytes:
     """A job's result as RQ stores it."""
-    return b64encode(json.dumps(result).encode()).decode()
+    return b64encode(orjson.dumps(result))
 
 
 def decode_return_value(stored: bytes) -> JobResult:
     """A job's result as RQ stored it."""
-    return cast(JobResult, json.loads(b64decode(stored)))
+    return cast(JobResult, orjson.loads(b64decode(stored)))
 
 
 def encode_exception(text: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, cast
 
+import orjson
 import redis
 
 from shared.clock import format_time
@@ -112,10 +112,18 @@ class Consumer:
         return _peeked(has_stray, commands)
 
     def complete(
-        self, event_id: str, token: int, completion: Completion, give_back: GiveBack
+        self,
+        event_id: str,
+        token: int,
+        completion: Completion,
+        give_back: GiveBack,
+        *,
+        skip: int = 0,
+        count: int | None = None,
     ) -> Peeked | None:
         """Write outcomes onto jobs and take exactly those off the line; then look at the next batch.
 
+        `skip` is how many commands behind this batch are known already, `count` how many more to look at.
         Gives None if the claim has been given back, or is no longer ours.
         """
         settings = self._settings
@@ -129,13 +137,13 @@ class Consumer:
             settings.result_ttl_seconds,
             settings.failure_ttl_seconds,
             completion.applied_position,
-            "" if completion.view is None else json.dumps(completion.view),
+            "" if completion.view is None else orjson.dumps(completion.view),
             f"{completion.rate:.1f}",
             give_back.value,
-            settings.batch_commands_max,
+            skip,
+            settings.batch_commands_max if count is None else count,
         ]
-        for job_id, result in completion.results:
-            arguments += _job_arguments(job_id, result)
+        arguments += _job_arguments(completion.results)
         with line_errors():
             held, has_stray, commands = cast(list[Any], self._complete(args=arguments))
         return _peeked(has_stray, commands) if held else None
@@ -192,13 +200,17 @@ class Sleeper:
             self._client.blpop([keys.WAKE], timeout=self._idle_wait_seconds)
 
 
-def _job_arguments(job_id: str, result: JobResult) -> tuple[str, str, str, str]:
+def _job_arguments(results: Sequence[tuple[str, JobResult]]) -> list[Any]:
     """RQ knows two ends: a refusal by the rules is a finished job, only a failed command is a failed one."""
-    return_value = encode_return_value(result)
-    if result["status"] == JobStatus.FAILED:
-        reason = result["detail"].get("reason", result["outcome"])
-        return job_id, "failed", return_value, encode_exception(reason)
-    return job_id, "finished", return_value, ""
+    finished: list[Any] = []
+    failed: list[Any] = []
+    for job_id, result in results:
+        if result["status"] == JobStatus.FAILED:
+            reason = result["detail"].get("reason", result["outcome"])
+            failed += job_id, encode_return_value(result), encode_exception(reason)
+        else:
+            finished += job_id, encode_return_value(result)
+    return [len(finished) // 2, *finished, *failed]
 
 
 def _peeked(has_stray: int, commands: list[list[Any]]) -> Peeked:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
+import orjson
 import redis.asyncio
 
 from shared import limits
@@ -183,7 +183,7 @@ class Producer:
             view, applied = await cast(Any, pending)
         if view is None or applied is None:
             return None
-        return cast(EventView, json.loads(view)), int(applied)
+        return cast(EventView, orjson.loads(view)), int(applied)
 
     async def seed_event(self, view: EventView, *, applied_position: int, fencing_token: int) -> None:
         """Tell Redis of an event what PostgreSQL knows. Never takes positions back.
@@ -192,7 +192,7 @@ class Producer:
             LineUnavailable: Redis does not answer.
         """
         with line_errors():
-            await self._seed_event(args=[view["id"], json.dumps(view), applied_position, fencing_token])
+            await self._seed_event(args=[view["id"], orjson.dumps(view), applied_position, fencing_token])
 
     async def replicas_online(self) -> int:
         """How many replicas follow Redis.

@@ -18,7 +18,6 @@ from shared.identifiers import new_id
 from shared.line.codec import WaitingCommand, book_payload, cancel_payload
 from shared.line.consumer import NO_CLAIM
 from shared.records import EventRecord
-from shared.seals import LedgerLine
 from shared.settings import Settings
 from tests.builders import assert_books_balance, create_event, outcomes_in_ledger, tamper
 from worker.batch import AppliedBatch, apply_to_database
@@ -137,7 +136,7 @@ def test_a_cancellation_in_a_later_batch_shows_the_booking_as_it_was_made(
     made = booking(1, "ann", 2)
     [(_, booked)] = apply(database, event, [made]).results
     [(_, cancelled)] = apply(database, event, [cancellation(2, made.command.id)]).results
-    assert cancelled["detail"]["booking"]["created_at"] == booked["detail"]["booking"]["created_at"]
+    assert cancelled["detail"]["booking"]["created_at"] == booked["applied_at"]
     assert cancelled["detail"]["booking"]["status"] == "cancelled"
     assert_books_balance(database, event.id)
 
@@ -222,7 +221,7 @@ def test_a_connection_lost_while_copying_is_replaced(
 ) -> None:
     insert = statements.insert_ledger_lines
 
-    def insert_on_a_lost_connection(connection: Connection, lines: Iterable[LedgerLine]) -> None:
+    def insert_on_a_lost_connection(connection: Connection, lines: Iterable[str]) -> None:
         connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 1"))
         time.sleep(0.1)
         insert(connection, lines)

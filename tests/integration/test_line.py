@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -84,6 +85,18 @@ def test_a_full_line_refuses_and_keeps_what_it_has(
 
     with_producer(settings, use, line_length_max=3)
     assert queue_length(redis_client, event.id) == 3
+
+
+def test_a_refused_command_uses_up_no_position(settings: Settings, event: EventRecord) -> None:
+    async def use(producer: Producer) -> list[Acceptance | BaseException]:
+        """All five go in one call, which accepts three."""
+        commands = [book(event.id, f"user{index}") for index in range(5)]
+        return await asyncio.gather(*map(producer.submit, commands), return_exceptions=True)
+
+    answers = with_producer(settings, use, line_length_max=3)
+    assert [type(answer) for answer in answers] == [Acceptance] * 3 + [LineFull] * 2
+    [following] = submit(settings, [book(event.id, "late")])
+    assert following.position == 4
 
 
 def test_seeding_again_never_takes_positions_back(

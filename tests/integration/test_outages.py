@@ -101,8 +101,10 @@ def test_a_consumer_frozen_with_the_row_locked_loses_it_together_with_its_claim(
         seed(settings, each)
         submit(settings, [book(each.id, "ann")])
 
+    patient = Database(settings.model_copy(update={"transaction_seconds_max": 100}), connections_max=1)
+
     def be_frozen() -> None:
-        with database.transaction() as connection:
+        with patient.transaction() as connection:
             statements.lock_event(connection, event.id)
             start_worker()
             wait_until(lambda: outcomes_in_ledger(database, other.id))
@@ -111,6 +113,7 @@ def test_a_consumer_frozen_with_the_row_locked_loses_it_together_with_its_claim(
 
     with pytest.raises(DatabaseUnavailable):
         be_frozen()
+    patient.close()
 
 
 def test_many_first_comers_get_positions_without_gaps(

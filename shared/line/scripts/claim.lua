@@ -29,4 +29,4 @@ redis.call('HSET', K.event .. event_id, 'consumer', worker)
 local token = redis.call('HINCRBY', K.event .. event_id, 'token', 1)
 redis.call('EXPIRE', K.event .. event_id, K.event_ttl_seconds)
 show_busy(worker, event_id)
-return {event_id, token, taken_from, has_stray(event_id), peek(event_id, count)}
+return {event_id, token, taken_from, has_stray(event_id), peek(event_id, 0, count)}

@@ -59,9 +59,12 @@ local function release(event_id, worker, delay_ms)
   end
 end
 
--- The first commands of the line, without removing them: {id, data, created_at, position, marks} each.
-local function peek(event_id, count)
-  local ids = redis.call('LRANGE', K.order .. event_id, 0, count - 1)
+-- Commands of the line after the first `skip`, without removing them: {id, data, created_at, position, marks} each.
+local function peek(event_id, skip, count)
+  if count == 0 then
+    return {}
+  end
+  local ids = redis.call('LRANGE', K.order .. event_id, skip, skip + count - 1)
   local commands = {}
   for index, id in ipairs(ids) do
     local fields = redis.call('HMGET', K.rq_job .. id, 'data', 'created_at', 'position', 'marks')

@@ -2,14 +2,18 @@
 -- event's projection, tell who waits, keep or give back the claim, and look at the next batch.
 -- Doing it again changes nothing.
 -- ARGV: event_id, token, worker, lease_ms, started_at, ended_at, result_ttl, failure_ttl, applied, view,
---       rate, give_back ('if-empty' or 'always'), batch_commands_max, then per command: job_id, status,
---       return_value, exc_string.
+--       rate, give_back ('if-empty' or 'always'), skip, count, finished, then job_id and return_value of each
+--       finished command, then job_id, return_value and exc_string of each failed one.
+--       `skip` commands behind this batch are in the consumer's hands already; it wants `count` more.
 -- Gives: whether the claim is still held, has_stray, the next commands.
 local event_id, token, worker, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local started_at, ended_at = ARGV[5], ARGV[6]
 local result_ttl, failure_ttl, applied, view, rate = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10], ARGV[11]
-local give_back, count = ARGV[12], tonumber(ARGV[13])
-local FIRST, STEP, CHUNK = 14, 4, 1000
+local give_back, skip, count = ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14])
+local FIRST_FINISHED = 16
+local FIRST_FAILED = FIRST_FINISHED + 2 * tonumber(ARGV[15])
+local COMMANDS = tonumber(ARGV[15]) + (#ARGV - FIRST_FAILED + 1) / 3
+local CHUNK = 1000
 local queue = K.queue_name_prefix .. event_id
 local now_seconds = tonumber(redis.call('TIME')[1])
 
@@ -23,13 +27,14 @@ local function reply(channels, job_id, return_value)
   end
 end
 
-local function write_outcome(job_id, status, return_value, exc_string)
+-- A job has one result, so its stream needs no bound.
+local function write_outcome(job_id, status, ttl, return_value, exc_string)
+  completed[job_id] = true
   local key = K.rq_job .. job_id
-  local fields = redis.call('HMGET', key, 'data', 'completed', 'reply_to')
+  local fields = redis.call('HMGET', key, 'created_at', 'completed', 'reply_to')
   if not fields[1] then
     return
   end
-  local ttl = status == 'failed' and failure_ttl or result_ttl
   local members = registered[status]
   members[#members + 1] = now_seconds + ttl
   members[#members + 1] = job_id
@@ -39,14 +44,14 @@ local function write_outcome(job_id, status, return_value, exc_string)
   redis.call('HSET', key, 'status', status, 'started_at', started_at, 'ended_at', ended_at, 'worker_name', worker,
     'completed', 1)
   redis.call('EXPIRE', key, ttl)
-  if status == 'failed' then
-    redis.call('XADD', K.rq_results .. job_id, 'MAXLEN', K.result_stream_length_max, '*', 'type', 2,
-      'worker_name', worker, 'return_value', return_value, 'exc_string', exc_string)
+  local result = K.rq_results .. job_id
+  if exc_string then
+    redis.call('XADD', result, '*', 'type', 2, 'worker_name', worker, 'return_value', return_value,
+      'exc_string', exc_string)
   else
-    redis.call('XADD', K.rq_results .. job_id, 'MAXLEN', K.result_stream_length_max, '*', 'type', 1,
-      'worker_name', worker, 'return_value', return_value)
+    redis.call('XADD', result, '*', 'type', 1, 'worker_name', worker, 'return_value', return_value)
   end
-  redis.call('EXPIRE', K.rq_results .. job_id, ttl)
+  redis.call('EXPIRE', result, ttl)
   if fields[3] then
     redis.call('HDEL', key, 'reply_to')
     reply(fields[3], job_id, return_value)
@@ -78,7 +83,7 @@ local function unregister(prefix, members)
 end
 
 local function completed_at_head(key)
-  local heads = redis.call('LRANGE', key, 0, (#ARGV - FIRST + 1) / STEP - 1)
+  local heads = redis.call('LRANGE', key, 0, COMMANDS - 1)
   local length = 0
   while heads[length + 1] and completed[heads[length + 1]] do
     length = length + 1
@@ -125,9 +130,11 @@ local function refresh_projection()
   redis.call('EXPIRE', key, K.event_ttl_seconds)
 end
 
-for index = FIRST, #ARGV, STEP do
-  completed[ARGV[index]] = true
-  write_outcome(ARGV[index], ARGV[index + 1], ARGV[index + 2], ARGV[index + 3])
+for index = FIRST_FINISHED, FIRST_FAILED - 1, 2 do
+  write_outcome(ARGV[index], 'finished', result_ttl, ARGV[index + 1])
+end
+for index = FIRST_FAILED, #ARGV, 3 do
+  write_outcome(ARGV[index], 'failed', failure_ttl, ARGV[index + 1], ARGV[index + 2])
 end
 register(K.rq_finished, registered.finished, result_ttl)
 register(K.rq_failed, registered.failed, failure_ttl)
@@ -149,4 +156,4 @@ if give_back == 'always' or (redis.call('LLEN', K.order .. event_id) == 0 and ha
   return {0, 0, {}}
 end
 redis.call('ZADD', K.leased, now_ms() + lease_ms, event_id)
-return {1, has_stray(event_id), peek(event_id, count)}
+return {1, has_stray(event_id), peek(event_id, skip, count)}
