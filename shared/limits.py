@@ -24,6 +24,9 @@ LOOKUPS_WAITING_MAX = 20_000
 
 IDEMPOTENCY_KEY_LENGTH_MAX = 255
 
+REDIS_READ_BYTES = 1024 * 1024
+"""What a worker takes from a connection at a time: most of a batch."""
+
 REDIS_CONNECTIONS_MAX = 50
 """Connections of one API process for reading; more readers wait for one to be free."""
 

@@ -19,7 +19,7 @@ from shared.domain import (
     OutcomeCode,
     apply_batch,
 )
-from shared.errors import OutOfTurn, StaleClaim
+from shared.errors import OutOfTurn, StaleClaim, WriteRefused
 from shared.line.codec import WaitingCommand, repeated
 from shared.line.consumer import NO_CLAIM
 from shared.records import (
@@ -70,14 +70,32 @@ def apply_to_database(
     Raises:
         StaleClaim: a newer consumer has worked on this event; nothing was applied.
         OutOfTurn: the commands don't follow those that were applied last; nothing was applied.
+        EventLocked: another transaction holds the event's row; nothing was applied.
+        WriteRefused: a constraint forbids what the batch would write; nothing was applied.
         DatabaseUnavailable: PostgreSQL did not answer; the batch was applied as a whole or not at all.
     """
+    try:
+        return _apply(database, clock, event_id, waiting, token, look_up_all=False)
+    except WriteRefused:
+        # Redis may have forgotten a command that was applied, and given it a second position.
+        return _apply(database, clock, event_id, waiting, token, look_up_all=True)
+
+
+def _apply(
+    database: Database,
+    clock: Clock,
+    event_id: str,
+    waiting: Sequence[WaitingCommand],
+    token: int,
+    *,
+    look_up_all: bool,
+) -> AppliedBatch:
     with database.transaction() as connection:
         event = statements.lock_event(connection, event_id)
         if event is None:
             return _fail_without_event(connection, event_id, waiting, clock.now())
         _refuse_stale_claim(event, token)
-        prefetched = _prefetch(connection, event, waiting)
+        prefetched = _prefetch(connection, event, waiting, look_up_all=look_up_all)
         state, outcomes = apply_batch(prefetched.state, [fresh.command for fresh in prefetched.fresh])
         applied_at = clock.now()
         records = batch_records(event, prefetched.bookings, prefetched.fresh, outcomes, applied_at)
@@ -109,9 +127,11 @@ def _refuse_stale_claim(event: EventRecord, token: int) -> None:
         raise StaleClaim(event.fencing_token)
 
 
-def _prefetch(connection: Connection, event: EventRecord, waiting: Sequence[WaitingCommand]) -> _Prefetched:
+def _prefetch(
+    connection: Connection, event: EventRecord, waiting: Sequence[WaitingCommand], *, look_up_all: bool
+) -> _Prefetched:
     """Read the recorded outcomes of what was applied before, and what the rules need for the rest."""
-    recorded = _find_recorded(connection, event.applied_position, waiting)
+    recorded = _find_recorded(connection, event.applied_position, waiting, look_up_all=look_up_all)
     fresh = _fresh_in_turn(event, waiting, recorded)
     bookings = _find_bookings_to_cancel(connection, event, fresh)
     user_ids = {command.command.user_id for command in fresh if isinstance(command.command, BookTickets)}
@@ -132,7 +152,11 @@ def _prefetch(connection: Connection, event: EventRecord, waiting: Sequence[Wait
 
 
 def _find_recorded(
-    connection: Connection, applied_position: int, waiting: Sequence[WaitingCommand]
+    connection: Connection,
+    applied_position: int,
+    waiting: Sequence[WaitingCommand],
+    *,
+    look_up_all: bool,
 ) -> Mapping[str, LedgerRecord]:
     """Positions are applied in order, so the last one tells who needs a look.
 
@@ -141,7 +165,10 @@ def _find_recorded(
     perhaps_applied = [
         command.command.id
         for command in waiting
-        if command.unchecked or command.position is None or command.position <= applied_position
+        if look_up_all
+        or command.unchecked
+        or command.position is None
+        or command.position <= applied_position
     ]
     return statements.find_ledger_records(connection, perhaps_applied) if perhaps_applied else {}
 

@@ -27,6 +27,7 @@ def connect(settings: Settings, *, blocking_seconds: float = 0.0) -> redis.Redis
     """
     return redis.Redis.from_url(
         settings.redis_url,
+        socket_read_size=limits.REDIS_READ_BYTES,
         socket_timeout=settings.redis_timeout_seconds + blocking_seconds,
         socket_connect_timeout=settings.redis_timeout_seconds,
         retry=Retry(_BACKOFF, limits.REDIS_RETRIES_MAX, supported_errors=(RedisConnectionError,)),

@@ -269,6 +269,17 @@ def test_a_job_is_answered_from_the_ledger_when_redis_has_forgotten_it(
         assert api.get(f"/jobs/{job['id']}").json() == job
 
 
+def test_a_job_whose_result_was_deleted_is_answered_from_the_ledger(
+    api: httpx.Client, start_worker: StartWorker, redis_client: redis.Redis
+) -> None:
+    start_worker()
+    job_id = book(api, make_event(api)).json()["id"]
+    known = api.get(f"/jobs/{job_id}").json()
+    redis_client.delete(f"rq:results:{job_id}")
+    assert api.get(f"/jobs/{job_id}").json() == known
+    assert api.get(f"/jobs/{job_id}", headers={"Prefer": "wait=10"}).json() == known
+
+
 def test_positions_go_on_when_redis_has_lost_everything(
     api: httpx.Client, start_worker: StartWorker, redis_client: redis.Redis, database: Database
 ) -> None:

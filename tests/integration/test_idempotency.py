@@ -146,9 +146,11 @@ def test_without_postgresql_a_keyed_command_is_accepted(
     assert len(outcomes_in_ledger(database, event.id)) == 2
 
 
-def test_a_repetition_that_nobody_could_look_up_fills_its_position_and_applies_nothing(
-    settings: Settings, database: Database, redis_client: redis.Redis
+@pytest.mark.parametrize("unchecked", [True, False])
+def test_a_repetition_that_nobody_looked_up_fills_its_position_and_applies_nothing(
+    settings: Settings, database: Database, redis_client: redis.Redis, unchecked: bool
 ) -> None:
+    """Also where the API looked, too early to see it applied, and Redis has forgotten it since."""
     event = create_event(database)
     seed(settings, event)
     first = book(event.id, "ann")
@@ -161,7 +163,7 @@ def test_a_repetition_that_nobody_could_look_up_fills_its_position_and_applies_n
     assert found is not None
     seed(settings, found)
     repeated = Submission(
-        job_id=first.job_id, event_id=event.id, payload=book_payload("ann", 1), unchecked=True
+        job_id=first.job_id, event_id=event.id, payload=book_payload("ann", 1), unchecked=unchecked
     )
     acceptances = submit(settings, [repeated, book(event.id, "bob")])
     assert [each.position for each in acceptances] == [2, 3]

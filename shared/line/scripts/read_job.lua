@@ -1,8 +1,8 @@
 -- Read a job and its place in line; if it is not done, have its result sent to a channel.
 -- ARGV: job_id, channel ('' for none).
--- Gives false, or: data, created_at, position, origin, return_value or false, applied, rate.
+-- Gives false if Redis does not know (any more), or: data, created_at, position, origin, return_value or false, applied, rate.
 local key = K.rq_job .. ARGV[1]
-local fields = redis.call('HMGET', key, 'data', 'created_at', 'position', 'origin', 'reply_to')
+local fields = redis.call('HMGET', key, 'data', 'created_at', 'position', 'origin', 'reply_to', 'completed')
 if not fields[1] or not fields[3] then
   return false
 end
@@ -21,6 +21,10 @@ local function return_value()
 end
 
 local result = return_value()
+if fields[6] and not result then
+  -- Somebody has deleted it; the ledger has it.
+  return false
+end
 if not result and ARGV[2] ~= '' and not string.find(fields[5] or '', ARGV[2], 1, true) then
   redis.call('HSET', key, 'reply_to', fields[5] and (fields[5] .. ',' .. ARGV[2]) or ARGV[2])
 end
