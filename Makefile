@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test check format bench clean
+.PHONY: up test check format bench storm clean
 
 up: $(VENV)/.local
 	@exec $(BIN)/python -m local
@@ -22,6 +22,9 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench
+
+storm: $(VENV)/.dev
+	$(BIN)/python -m tests.storm $(ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
