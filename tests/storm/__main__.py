@@ -22,7 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a storm and say what came of it; gives the exit status."""
     parsed = _parser().parse_args(arguments)
     options = StormOptions(
-        seconds=parsed.seconds, clients=parsed.clients, events=parsed.events, seed=parsed.seed
+        seconds=parsed.seconds,
+        clients=parsed.clients,
+        events=parsed.events,
+        seed=parsed.seed,
+        fault=parsed.fault,
     )
     folder = Path(tempfile.mkdtemp(prefix="onsale-storm-"))
     result = run_storm(options, folder, _show)
@@ -44,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", type=int, default=secrets.randbelow(SEEDS), help="the faults are repeatable from it"
     )
+    parser.add_argument("--fault", help="only the faults whose name has this in it")
     parser.add_argument(
         "--report", type=Path, help="a page with the marks of a storm to write the result into"
     )

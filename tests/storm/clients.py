@@ -18,6 +18,7 @@ from tests.storm.journal import Journal, SentCommand, Told, told_of
 ANSWER_SECONDS_MAX = 8.0
 CONNECTIONS_PER_CLIENT = 2
 COMMAND_SECONDS_MAX = 45.0
+LAST_ANSWER_SECONDS_MAX = 5.0
 PAUSE_SECONDS_MAX = 1.0
 RETRY_SECONDS_MAX = 0.5
 HANG_UP_SECONDS_MAX = 0.03
@@ -72,6 +73,14 @@ class Client:
             while not stopping.is_set():
                 await self._carry_out(self._next_command())
                 await asyncio.sleep(self._random.uniform(0, PAUSE_SECONDS_MAX))
+
+    async def ask_for(self, commands: Sequence[SentCommand]) -> None:
+        """Afterwards: ask what became of commands whose clients have never heard it."""
+        async with self._http:
+            for command in commands:
+                if command.job_id is not None:
+                    deadline = time.monotonic() + LAST_ANSWER_SECONDS_MAX
+                    await self._ask_until_done(command, command.job_id, deadline)
 
     def _next_command(self) -> SentCommand:
         key = f"{self._name}-{len(self._own)}"
@@ -209,6 +218,13 @@ class Client:
 
     async def _pause_before_retry(self) -> None:
         await asyncio.sleep(self._random.uniform(0, RETRY_SECONDS_MAX))
+
+
+async def ask_for_the_rest(clients: Sequence[Client], commands: Sequence[SentCommand]) -> None:
+    """Share out among these clients the question what became of commands."""
+    async with asyncio.TaskGroup() as group:
+        for index, client in enumerate(clients):
+            group.create_task(client.ask_for(commands[index :: len(clients)]))
 
 
 async def run_clients(clients: Sequence[Client], stopping: asyncio.Event) -> None:

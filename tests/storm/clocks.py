@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -11,6 +11,7 @@ STEP_SECONDS = 3_600
 CACHE_SECONDS = 1
 """How long a process goes on with the old time after a step."""
 
+_SHARED_MEMORY = ("faketime_shm_", "sem.faketime_sem_")
 _PRELOAD = Path(__file__).parent / "preload"
 
 
@@ -57,6 +58,12 @@ class Clocks:
             yield
         finally:
             self._write(whose, 0)
+
+    def remove_traces(self, process_ids: Iterable[int]) -> None:
+        """Remove the shared memory that the library leaves behind where a process is killed."""
+        for process_id in process_ids:
+            for name in _SHARED_MEMORY:
+                Path("/dev/shm", f"{name}{process_id}").unlink(missing_ok=True)
 
     def _file(self, whose: ClockOf) -> Path:
         return self._folder / f"clock-{whose.value.lower()}"

@@ -138,6 +138,7 @@ class Cluster:
         self._stack.close()
 
     def _start(self) -> None:
+        self._stack.callback(lambda: self.clocks.remove_traces(self.pids))
         on_small_disks = [
             self._stack.enter_context(small_disk(folder)) for folder in (self.postgres_disk, self.valkey_disk)
         ]

@@ -14,7 +14,7 @@ from random import Random
 
 import httpx
 
-from tests.storm.clients import Client, SaleEvent, run_clients
+from tests.storm.clients import Client, SaleEvent, ask_for_the_rest, run_clients
 from tests.storm.cluster import Cluster
 from tests.storm.faults import FaultKind, Target, fault_sequence, possible_faults
 from tests.storm.journal import Journal
@@ -28,6 +28,7 @@ PAUSE_SECONDS_MAX = 0.5
 READY_SECONDS_MAX = 60.0
 CLIENTS_END_SECONDS_MAX = 90.0
 LINES_END_SECONDS_MAX = 60.0
+LAST_ANSWERS_SECONDS_MAX = 120.0
 PROBE_TICKETS = 1_000_000
 
 # Tickets, and how many users share them: one is sold out at once, one never.
@@ -50,6 +51,8 @@ class StormOptions:
     clients: int
     events: int
     seed: int
+    fault: str | None = None
+    """Only the faults whose name has this in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +88,8 @@ def run_storm(options: StormOptions, folder: Path, say: Say) -> StormResult:
     course = _Course()
     with LoopThread() as loop:
         with Cluster(folder, loop) as cluster:
-            kinds, left_out = possible_faults(cluster)
+            possible, left_out = possible_faults(cluster)
+            kinds = [kind for kind in possible if options.fault is None or options.fault in kind.name]
             say(f"seed {options.seed}: {len(kinds)} kinds of faults, logs in {folder}")
             events = _put_on_sale(cluster, options.events)
             probe_event = _make_event(cluster, "Probe", PROBE_TICKETS)
@@ -95,6 +99,7 @@ def run_storm(options: StormOptions, folder: Path, say: Say) -> StormResult:
             with _clients_at_work(options, cluster, loop, events, course):
                 _raise_faults(options, target, probe, kinds, course, say)
             _await_empty_lines(cluster, event_ids, course)
+            _ask_for_the_rest(options, cluster, loop, events, course)
             _verify(cluster, course)
             evidence = read_evidence(cluster.postgres.url, course.journal.commands, course.foreign_job_ids)
         course.complain(LEAKED, cluster.leaked_processes())
@@ -139,7 +144,20 @@ def _make_event(cluster: Cluster, name: str, total_tickets: int) -> str:
 def _clients_at_work(
     options: StormOptions, cluster: Cluster, loop: LoopThread, events: Sequence[SaleEvent], course: _Course
 ) -> Iterator[None]:
-    clients = [
+    clients = _make_clients(options, cluster, events, course)
+    stopping = asyncio.Event()
+    work = loop.submit(run_clients(clients, stopping))
+    try:
+        yield
+    finally:
+        loop.call(_set(stopping))
+        _tend_until(cluster, work, CLIENTS_END_SECONDS_MAX)
+
+
+def _make_clients(
+    options: StormOptions, cluster: Cluster, events: Sequence[SaleEvent], course: _Course
+) -> list[Client]:
+    return [
         Client(
             f"client-{number}",
             Random(f"{options.seed}-{number}"),
@@ -149,13 +167,15 @@ def _clients_at_work(
         )
         for number in range(options.clients)
     ]
-    stopping = asyncio.Event()
-    work = loop.submit(run_clients(clients, stopping))
-    try:
-        yield
-    finally:
-        loop.call(_set(stopping))
-        _tend_until(cluster, work, CLIENTS_END_SECONDS_MAX)
+
+
+def _ask_for_the_rest(
+    options: StormOptions, cluster: Cluster, loop: LoopThread, events: Sequence[SaleEvent], course: _Course
+) -> None:
+    """Everyone who was told of a job can learn what became of it, now that nothing waits any more."""
+    unanswered = [command for command in course.journal.commands if not command.is_answered]
+    clients = _make_clients(options, cluster, events, course)
+    _tend_until(cluster, loop.submit(ask_for_the_rest(clients, unanswered)), LAST_ANSWERS_SECONDS_MAX)
 
 
 async def _set(event: asyncio.Event) -> None:

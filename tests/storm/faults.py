@@ -193,6 +193,12 @@ def _queue(event_id: str) -> str:
     return keys.RQ_QUEUE + keys.queue_name(event_id)
 
 
+@contextmanager
+def _do_nothing(_target: Target, _random: Random) -> Iterator[None]:
+    yield
+
+
+_NOTHING = FaultKind("no fault, for comparison", _do_nothing)
 _PROCESSES = (
     FaultKind("kill -9 a worker", _kill_worker),
     FaultKind("kill -9 an API process", _kill_api),
@@ -238,7 +244,7 @@ def possible_faults(cluster: Cluster) -> tuple[list[FaultKind], list[str]]:
         kinds += _CLOCKS
     else:
         left_out.append("clock steps: libfaketime is missing (Debian's package faketime)")
-    return [*kinds, _both_of(kinds)], left_out
+    return [_NOTHING, *kinds, _both_of(kinds)], left_out
 
 
 def _both_of(kinds: Sequence[FaultKind]) -> FaultKind:

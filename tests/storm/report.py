@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 
 from tests.storm.director import NOT_RECOVERED, STUCK, StormResult
-from tests.storm.verdict import DUPLICATED, LOST, OUT_OF_ORDER, UNTRUE
+from tests.storm.verdict import DUPLICATED, LOST, OUT_OF_ORDER, UNANSWERED, UNTRUE
 
 BEGIN = "<!-- storm -->"
 END = "<!-- /storm -->"
@@ -61,6 +61,7 @@ def _counts(result: StormResult) -> str:
         ("**duplicated**", verdict.count(DUPLICATED)),
         ("**out of order**", verdict.count(OUT_OF_ORDER)),
         ("**answered wrongly**", verdict.count(UNTRUE)),
+        ("**never answered**", verdict.count(UNANSWERED)),
         ("**events stuck, faults not recovered from**", verdict.count(STUCK) + verdict.count(NOT_RECOVERED)),
     ]
     return "\n".join(["| what | times |", "| --- | ---: |", *(f"| {what} | {n:,} |" for what, n in rows)])

@@ -60,6 +60,7 @@ LOST = "lost"
 DUPLICATED = "duplicated"
 OUT_OF_ORDER = "out of order"
 UNTRUE = "answered wrongly"
+UNANSWERED = "accepted, but never answered"
 
 
 def read_evidence(database_url: str, commands: Sequence[SentCommand], foreign_job_ids: set[str]) -> Evidence:
@@ -104,11 +105,19 @@ def judge(evidence: Evidence, further: Mapping[str, Sequence[str]]) -> Verdict:
         DUPLICATED: list(_unexplained(evidence)),
         OUT_OF_ORDER: [*_gaps(evidence), *_overtaken(evidence.commands, ledger)],
         UNTRUE: list(_untrue(evidence.commands, ledger, repeated)),
+        UNANSWERED: [
+            f"{_name(command)}: job {command.job_id} is not done, as its client is told"
+            for command in evidence.commands
+            if command.is_accepted and not command.is_answered
+        ],
         **further,
     }
     return Verdict(
         sent=len(evidence.commands),
-        accepted=sum(command.is_accepted for command in evidence.commands),
+        accepted=sum(
+            command.is_accepted or (bool(command.told) and _job_id(command) in ledger)
+            for command in evidence.commands
+        ),
         applied=Counter(row.outcome.value for row in evidence.rows),
         violations={what: lines for what, lines in found.items() if lines},
     )
@@ -200,6 +209,8 @@ def _complaints(
         return
     if told.position not in (None, row.position) and (job_id, told.position) not in repeated:
         yield f"its position is {row.position}"
+    if not told.is_done and _was_told_done_before(command, told):
+        yield "it was told before what became of it"
     if told.is_done:
         yield from _wrong_result(command, row, told, ledger)
 
@@ -219,6 +230,10 @@ def _wrong_result(
     if told.holder is not None and command.kind is CommandKind.BOOK:
         if told.holder != (command.user_id, command.ticket_count):
             yield "the booking is another's"
+
+
+def _was_told_done_before(command: SentCommand, told: Told) -> bool:
+    return any(earlier.is_done and earlier.told_at < told.sent_at for earlier in command.told)
 
 
 def _is_never_accepted(command: SentCommand, told: Told, ledger: Mapping[str, LedgerRow]) -> bool:
