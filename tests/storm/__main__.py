@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import secrets
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.report is not None:
         write_page(result, parsed.report)
     if not result.verdict.violations:
+        shutil.rmtree(folder)
         return 0
     print(f"\nWrong (logs in {folder}):\n{render_violations(result)}")
     return 1
