@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from api.event_lookup import EventLookup
 from api.ledger_lookup import LedgerLookup
 from shared.clock import Clock
 from shared.database.engine import Database
@@ -25,6 +26,7 @@ class ApiContext:
     producer: Producer
     replies: Replies
     ledger: LedgerLookup
+    events: EventLookup
 
 
 async def _context(request: Request) -> ApiContext:

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from api.body_limit import BodyLimit
 from api.context import ApiContext
+from api.event_lookup import EventLookup
 from api.fast_lane import FastLane
 from api.ledger_lookup import LedgerLookup
 from api.problems import install_problem_handlers
@@ -16,7 +17,7 @@ from api.routes import bookings, events, health, jobs
 from shared.clock import SystemClock
 from shared.database.engine import Database
 from shared.identifiers import new_id
-from shared.line.connections import connect_async
+from shared.line.connections import connect_async, connect_subscriber
 from shared.line.producer import Producer
 from shared.line.replies import Replies
 from shared.log import configure_logging
@@ -59,10 +60,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _running_context(settings: Settings) -> AsyncIterator[ApiContext]:
     clock = SystemClock()
-    client = connect_async(settings)
+    client, enqueuer, subscriber = (
+        connect_async(settings),
+        connect_async(settings),
+        connect_subscriber(settings),
+    )
     database = Database(settings, connections_max=settings.api_database_connections_max)
-    producer = Producer(client, clock, line_length_max=settings.line_length_max)
-    replies = Replies(client, producer, process_id=new_id())
+    producer = Producer(client, enqueuer, clock, settings)
+    replies = Replies(subscriber, producer, process_id=new_id())
     replies.start()
     try:
         yield ApiContext(
@@ -72,10 +77,12 @@ async def _running_context(settings: Settings) -> AsyncIterator[ApiContext]:
             producer=producer,
             replies=replies,
             ledger=LedgerLookup(database),
+            events=EventLookup(database, producer),
         )
     finally:
         await replies.stop()
-        await client.aclose()
+        for each in (client, enqueuer, subscriber):
+            await each.aclose()
         database.close()
 
 

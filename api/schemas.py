@@ -114,3 +114,5 @@ class Readiness(BaseModel):
     postgresql: Literal["ok", "unavailable"]
     durability: Literal["always", "everysec", "none", "unknown"]
     durability_required: Literal["always", "everysec", "none"]
+    replicas: int
+    replicas_required: int

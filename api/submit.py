@@ -11,7 +11,6 @@ from typing import Any
 
 from fastapi import Response
 from pydantic import TypeAdapter, ValidationError
-from starlette.concurrency import run_in_threadpool
 
 from api.context import ApiContext
 from api.idempotency import ANYONE, keyed_job_id, recall
@@ -31,13 +30,12 @@ from api.problems import (
     unsupported_media_type,
 )
 from api.schemas import BookingRequest
-from shared.database import statements
 from shared.domain import CommandKind
 from shared.errors import EventNotFound, TemporarilyUnavailable
 from shared.identifiers import canonical_id, new_id
 from shared.line.codec import book_payload
 from shared.line.producer import Submission
-from shared.records import CommandPayload, EventRecord, LedgerRecord, event_view
+from shared.records import CommandPayload, EventRecord, LedgerRecord
 
 _RETRY_AFTER_SECONDS_MAX = 30
 _read_booking = TypeAdapter(BookingRequest).validate_json
@@ -139,16 +137,9 @@ async def find_event(context: ApiContext, event_id: str) -> EventRecord:
         TemporarilyUnavailable: PostgreSQL or Redis does not answer.
     """
 
-    def find() -> EventRecord | None:
-        with context.database.transaction() as connection:
-            return statements.find_event(connection, event_id)
-
-    event = await run_in_threadpool(find)
+    event = await context.events.find(event_id)
     if event is None:
         raise ProblemError(event_not_found(event_id))
-    await context.producer.seed_event(
-        event_view(event), applied_position=event.applied_position, fencing_token=event.fencing_token
-    )
     return event
 
 

@@ -8,6 +8,7 @@ OnsaleError
 │   ├── LineUnavailable
 │   └── DatabaseUnavailable
 ├── StaleClaim
+├── EventLocked
 └── EventBlocked
     ├── OutOfTurn
     └── WriteRefused
@@ -56,6 +57,10 @@ class StaleClaim(OnsaleError):
     def __init__(self, newest_token: int) -> None:
         super().__init__(f"the event row has already seen fencing token {newest_token}")
         self.newest_token = newest_token
+
+
+class EventLocked(OnsaleError):
+    """Another transaction holds the row of one event for too long; others are not concerned."""
 
 
 class EventBlocked(OnsaleError):

@@ -63,17 +63,24 @@ class Gatherer(Generic[Question, Answer]):
     async def _send_group(self, group: list[tuple[Question, asyncio.Future[Answer]]]) -> None:
         try:
             answers = await self._send([question for question, _ in group])
+        except TemporarilyUnavailable as error:
+            # Those who wait behind would find the same, one time limit after the other.
+            _fail_all([*group, *self._waiting], error)
+            self._waiting.clear()
+            return
         except Exception as error:
-            for _, future in group:
-                _fail(future, _copy(error))
-            if not isinstance(error, OnsaleError):
-                raise
+            _fail_all(group, error)
             return
         for (_, future), answer in zip(group, answers, strict=True):
             if isinstance(answer, OnsaleError):
                 _fail(future, answer)
             elif not future.done():
                 future.set_result(answer)
+
+
+def _fail_all(group: Sequence[tuple[Question, asyncio.Future[Answer]]], error: Exception) -> None:
+    for _, future in group:
+        _fail(future, _copy(error))
 
 
 def _fail(future: asyncio.Future[Answer], error: Exception) -> None:

@@ -24,6 +24,12 @@ LOOKUPS_WAITING_MAX = 20_000
 
 IDEMPOTENCY_KEY_LENGTH_MAX = 255
 
+REDIS_CONNECTIONS_MAX = 50
+"""Connections of one API process for reading; more readers wait for one to be free."""
+
+WAITAOF_SHARE = 0.75
+"""How much of the time limit of a Redis call may be spent on waiting for replicas."""
+
 WAKE_TOKENS_MAX = 1_000
 """Length of the list on which idle workers block; a token more would wake nobody who sleeps."""
 
@@ -41,6 +47,12 @@ REDIS_RETRIES_MAX = 2
 
 LEASE_SECONDS_MAX = 300.0
 """The longest claim that may be set; one that seems to last longer was made before the clock went back."""
+
+READY_DELAY_SECONDS_MAX = 15.0
+"""The longest that an event is put aside; a longer wait was written before the clock was set back."""
+
+QUEUE_SEARCH_MAX = 2_000
+"""How far from the head of RQ's list a completed job is looked for, so that it never holds Redis for long."""
 
 EVENT_PROJECTION_TTL_SECONDS = 2 * 24 * 3600
 """How long Redis remembers an event that nobody touches; PostgreSQL tells it again."""

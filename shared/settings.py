@@ -97,6 +97,14 @@ class Settings(BaseSettings):
     statement_timeout_ms: Annotated[
         int, Field(ge=1, le=300_000, description="the longest that one SQL statement may take")
     ] = 10_000
+    transaction_seconds_max: Annotated[
+        float,
+        Field(gt=0, le=300, description="the longest that PostgreSQL may leave a transaction unanswered"),
+    ] = 10.0
+    durable_replicas: Annotated[
+        int,
+        Field(ge=0, le=10, description="replicas of Redis that must have a command on disk before its 202"),
+    ] = 0
     api_database_connections_max: Annotated[
         int, Field(ge=1, le=200, description="PostgreSQL connections of one API process")
     ] = 5

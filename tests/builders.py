@@ -98,8 +98,9 @@ def with_producer(
 
     async def run() -> Result:
         client = connect_async(settings)
+        bounded = settings.model_copy(update={"line_length_max": line_length_max})
         try:
-            return await use(Producer(client, SystemClock(), line_length_max=line_length_max))
+            return await use(Producer(client, client, SystemClock(), bounded))
         finally:
             await client.aclose()
 

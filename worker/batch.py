@@ -227,7 +227,8 @@ def _fail_without_event(
     """Commands for an event that PostgreSQL does not have fail, each with its row in the ledger."""
     statements.lock_missing_event(connection, event_id)
     last_position = statements.last_ledger_position(connection, event_id)
-    recorded = _find_recorded(connection, last_position, waiting)
+    # Their positions are given anew here, so they don't tell who was applied before.
+    recorded = statements.find_ledger_records(connection, [command.command.id for command in waiting])
     entries = [
         ledger_record(
             event_id,

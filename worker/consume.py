@@ -6,10 +6,11 @@ import logging
 import threading
 from dataclasses import dataclass
 
+from shared import limits
 from shared.clock import Clock
 from shared.database.engine import Database
 from shared.domain import JobStatus
-from shared.errors import DatabaseUnavailable, EventBlocked, LineUnavailable, StaleClaim
+from shared.errors import DatabaseUnavailable, EventBlocked, EventLocked, LineUnavailable, StaleClaim
 from shared.line.consumer import Claim, Completion, Consumer, GiveBack, Peeked, Sleeper
 from shared.line.presence import Presence
 from shared.log import log_event
@@ -23,8 +24,14 @@ _PAUSE_SECONDS_MIN = 0.1
 _PAUSE_SECONDS_MAX = 2.0
 _RATE_WEIGHT_OF_NEWEST = 0.3
 
+_LOCKED_EVENT_SECONDS = 0.5
+"""How long an event is left to whoever holds its row, for example a consumer that lost its claim."""
+
 _BLOCKED_EVENT_SECONDS = 10.0
 """How long an event that can't move is left alone before it is tried again."""
+
+
+assert _BLOCKED_EVENT_SECONDS < limits.READY_DELAY_SECONDS_MAX
 
 
 @dataclass(slots=True)
@@ -105,6 +112,9 @@ class Worker:
                 logger, logging.WARNING, "stale claim given up", event_id=claim.event_id, token=claim.token
             )
             self._consumer.release(claim.event_id, claim.token, newest_token=stale.newest_token)
+        except EventLocked as error:
+            log_event(logger, logging.WARNING, "event locked", event_id=claim.event_id, reason=error)
+            self._consumer.release(claim.event_id, claim.token, delay_seconds=_LOCKED_EVENT_SECONDS)
         except EventBlocked as error:
             log_event(logger, logging.ERROR, "event blocked", event_id=claim.event_id, reason=error)
             self._consumer.release(claim.event_id, claim.token, delay_seconds=_BLOCKED_EVENT_SECONDS)

@@ -72,8 +72,10 @@ class Verifier:
 
     def verify_event(self, event_id: str) -> None:
         """Check one event. It may go on selling meanwhile."""
-        with self._database.transaction(snapshot=True) as connection, ScratchStore() as store:
-            audit.allow_long_statements(connection)
+        with (
+            self._database.transaction(snapshot=True, seconds_max=audit.READ_SECONDS_MAX) as connection,
+            ScratchStore() as store,
+        ):
             event = statements.find_event(connection, event_id)
             if event is None:
                 self._verify_without_event(connection, event_id)

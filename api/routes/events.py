@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
@@ -14,9 +15,13 @@ from api.schemas import Event, EventRequest
 from api.submit import find_event, json_response
 from shared import limits
 from shared.database import statements
+from shared.errors import LineUnavailable
 from shared.identifiers import canonical_id, new_id
+from shared.log import log_event
 from shared.records import EventRecord, EventView, event_view
 from shared.seals import new_event
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["events"])
 
@@ -41,6 +46,11 @@ async def create_event(request: EventRequest, context: Context) -> Response:
         created_at=context.clock.now(),
     )
     await run_in_threadpool(_insert_event, context, event)
+    try:
+        await context.events.tell_redis(event)
+    except LineUnavailable as error:
+        # The event is there; whoever asks for it first tells Redis.
+        log_event(logger, logging.WARNING, "event made without Redis", event_id=event.id, reason=error)
     return json_response(event_view(event), 201, {"Location": f"/events/{event.id}"})
 
 

@@ -33,7 +33,9 @@ async def ready(context: Context) -> Response:
     durability, redis_ok = await _durability(context)
     postgresql_ok = await run_in_threadpool(_database_answers, context)
     required = context.settings.durability
-    accepting = redis_ok and (durability is None or _rank(durability) >= _rank(required))
+    replicas = await _replicas(context) if redis_ok else 0
+    durable_enough = durability is None or _rank(durability) >= _rank(required)
+    accepting = redis_ok and durable_enough and replicas >= context.settings.durable_replicas
     status = "unavailable" if not accepting else "ready" if postgresql_ok else "degraded"
     document = {
         "status": status,
@@ -41,6 +43,8 @@ async def ready(context: Context) -> Response:
         "postgresql": "ok" if postgresql_ok else "unavailable",
         "durability": durability.value if durability else "unknown",
         "durability_required": required.value,
+        "replicas": replicas,
+        "replicas_required": context.settings.durable_replicas,
     }
     return json_response(document, 200 if accepting else 503)
 
@@ -54,6 +58,13 @@ async def _durability(context: ApiContext) -> tuple[Durability | None, bool]:
         return await context.producer.durability(), True
     except LineUnavailable:
         return None, False
+
+
+async def _replicas(context: ApiContext) -> int:
+    try:
+        return await context.producer.replicas_online()
+    except LineUnavailable:
+        return 0
 
 
 def _database_answers(context: ApiContext) -> bool:

@@ -15,13 +15,8 @@ STREAM_ROWS = 1_000
 
 _STREAMED = {"yield_per": STREAM_ROWS}
 
-STATEMENT_SECONDS_MAX = 3_600
+READ_SECONDS_MAX = 3_600
 """The longest that reading the rows of one event may take."""
-
-
-def allow_long_statements(connection: Connection) -> None:
-    """Let the statements of this transaction take as long as reading a long ledger does."""
-    connection.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS_MAX}s'"))
 
 
 def all_event_ids(connection: Connection) -> list[str]:

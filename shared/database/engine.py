@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg2
+from psycopg2.errors import LockNotAvailable
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import (
     DataError,
@@ -16,12 +17,15 @@ from sqlalchemy.exc import (
     TimeoutError,
 )
 
-from shared.errors import DatabaseUnavailable, WriteRefused
+from shared.clock import SystemClock
+from shared.database.deadlines import Deadlines
+from shared.errors import DatabaseUnavailable, EventLocked, WriteRefused
 from shared.settings import Settings
 
 _SET_TIME_LIMITS = text(
     "SELECT set_config('lock_timeout', :lock_timeout, true),"
-    " set_config('statement_timeout', :statement_timeout, true)"
+    " set_config('statement_timeout', :statement_timeout, true),"
+    " set_config('idle_in_transaction_session_timeout', :idle_timeout, true)"
 )
 
 # SQLAlchemy wraps what a statement raises; COPY is the driver's own and raises the driver's errors.
@@ -39,10 +43,8 @@ class Database:
     """A pool of connections. Nothing is connected before the first transaction."""
 
     def __init__(self, settings: Settings, *, connections_max: int) -> None:
-        self._time_limits = {
-            "lock_timeout": f"{settings.lock_timeout_ms}ms",
-            "statement_timeout": f"{settings.statement_timeout_ms}ms",
-        }
+        self._settings = settings
+        self._deadlines = Deadlines(SystemClock())
         self.engine = create_engine(
             settings.database_url.replace("postgresql://", "postgresql+psycopg2://", 1),
             pool_size=connections_max,
@@ -59,21 +61,31 @@ class Database:
         )
 
     @contextmanager
-    def transaction(self, *, snapshot: bool = False) -> Iterator[Connection]:
+    def transaction(
+        self, *, snapshot: bool = False, seconds_max: float | None = None
+    ) -> Iterator[Connection]:
         """One transaction: committed at the end of the block, rolled back if the block raises.
 
-        With `snapshot` it only reads, and sees one moment however long it reads.
+        With `snapshot` it only reads, and sees one moment however long it reads. `seconds_max` is for one
+        that needs longer than the settings allow.
 
         Raises:
+            EventLocked: another transaction holds the lock of a row for too long.
             DatabaseUnavailable: PostgreSQL can't be reached, ended the connection, or a time limit
                 passed.
             WriteRefused: a constraint was violated, or a value can't be stored.
         """
         try:
-            with (self._snapshots if snapshot else self.engine).begin() as connection:
-                connection.execute(_SET_TIME_LIMITS, self._time_limits)
+            with (
+                (self._snapshots if snapshot else self.engine).connect() as connection,
+                self._deadlines.limit(connection, seconds_max or self._settings.transaction_seconds_max),
+                connection.begin(),
+            ):
+                connection.execute(_SET_TIME_LIMITS, self._time_limits(seconds_max))
                 yield connection
         except _UNAVAILABLE as error:
+            if isinstance(error, OperationalError) and isinstance(error.orig, LockNotAvailable):
+                raise EventLocked(f"PostgreSQL: {_first_line(error)}") from error
             raise DatabaseUnavailable(f"PostgreSQL: {_first_line(error)}") from error
         except _REFUSED as error:
             raise WriteRefused(f"PostgreSQL: {_first_line(error)}") from error
@@ -85,6 +97,21 @@ class Database:
     def close(self) -> None:
         """Close every idle connection; one in use is closed when it comes back."""
         self.engine.dispose()
+        self._deadlines.stop()
+
+    def _time_limits(self, seconds_max: float | None) -> dict[str, str]:
+        """Those that the server keeps.
+
+        A consumer that is frozen in the middle of a batch loses its row lock together with its claim.
+        """
+        settings = self._settings
+        statement_ms = settings.statement_timeout_ms if seconds_max is None else seconds_max * 1000
+        idle_ms = (settings.lease_seconds if seconds_max is None else seconds_max) * 1000
+        return {
+            "lock_timeout": f"{settings.lock_timeout_ms}ms",
+            "statement_timeout": f"{statement_ms:.0f}ms",
+            "idle_timeout": f"{idle_ms:.0f}ms",
+        }
 
 
 def _first_line(error: Exception) -> str:

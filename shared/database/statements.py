@@ -52,6 +52,7 @@ _SELECT_HOLDINGS = (
     .group_by(bookings.c.user_id)
 )
 _ANY_OF_IDS = func.any(cast(bindparam("ids", type_=Text), ARRAY(Uuid(as_uuid=False))))
+_SELECT_EVENTS = select(*_EVENT_COLUMNS).where(events.c.id == _ANY_OF_IDS)
 _SELECT_BOOKINGS = select(bookings).where(bookings.c.id == _ANY_OF_IDS)
 _SELECT_LEDGER = select(ledger).where(ledger.c.job_id == _ANY_OF_IDS)
 
@@ -77,6 +78,12 @@ def find_event(connection: Connection, event_id: str) -> EventRecord | None:
     """Read an event without locking it."""
     row = connection.execute(_SELECT_EVENT, {"event_id": event_id}).one_or_none()
     return None if row is None else event_record(row)
+
+
+def find_events(connection: Connection, event_ids: Iterable[str]) -> dict[str, EventRecord]:
+    """The events with these ids, by id; what does not exist is left out."""
+    rows = connection.execute(_SELECT_EVENTS, {"ids": _uuid_array(event_ids)})
+    return {row.id: event_record(row) for row in rows}
 
 
 def lock_event(connection: Connection, event_id: str) -> EventRecord | None:

@@ -71,6 +71,24 @@ def cancel_payload(booking_id: str) -> CommandPayload:
     return CommandPayload(v=COMMAND_VERSION, kind=CommandKind.CANCEL.value, booking_id=booking_id)
 
 
+def _payload_of(command: Command) -> CommandPayload:
+    """What a command says, and nothing else that may have come with it: the ledger stores it."""
+    match command:
+        case BookTickets():
+            return book_payload(command.user_id, command.ticket_count)
+        case CancelBooking():
+            return cancel_payload(command.booking_id)
+        case RepeatedCommand():
+            return repeat_payload(command.job_id)
+        case _:
+            raise ValueError("it says nothing")
+
+
+def repeat_payload(job_id: str) -> CommandPayload:
+    """What the ledger says where a command stands a second time."""
+    return CommandPayload(v=COMMAND_VERSION, kind=CommandKind.REPEAT.value, job_id=job_id)
+
+
 def repeated(waiting: WaitingCommand, position: int) -> WaitingCommand:
     """What the ledger says at the second position of a command that was applied before.
 
@@ -78,8 +96,7 @@ def repeated(waiting: WaitingCommand, position: int) -> WaitingCommand:
     """
     job_id = waiting.command.id
     command = RepeatedCommand(id=derived_id("repeat", job_id, str(position)), job_id=job_id)
-    payload = CommandPayload(v=COMMAND_VERSION, kind=CommandKind.REPEAT.value, job_id=job_id)
-    return replace(waiting, command=command, kind=CommandKind.REPEAT, payload=payload)
+    return replace(waiting, command=command, kind=CommandKind.REPEAT, payload=repeat_payload(job_id))
 
 
 def encode_job_data(event_id: str, payload: CommandPayload) -> bytes:
@@ -114,8 +131,8 @@ def decode_waiting_command(
     """Read a job's fields; what can't be understood becomes an `UnreadableCommand` that says why."""
     noted = marks.decode(errors="replace").split(",") if marks else ()
     try:
-        payload = decode_payload(data)
-        command = command_of_payload(job_id, payload)
+        command = command_of_payload(job_id, decode_payload(data))
+        payload = _payload_of(command)
         if Mark.WITHDRAWN in noted:
             command = WithdrawnCommand(id=job_id, kind=kind_of(command))
     except UNREADABLE as error:
@@ -221,7 +238,7 @@ def _time(text: bytes | None) -> datetime | None:
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or not value or "\x00" in value:
+    if not isinstance(value, str) or not 0 < len(value) <= limits.USER_ID_LENGTH_MAX or "\x00" in value:
         raise TypeError(f"{value!r} is not a text that can be stored")
     value.encode()
     return value

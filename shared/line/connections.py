@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -34,12 +34,25 @@ def connect(settings: Settings, *, blocking_seconds: float = 0.0) -> redis.Redis
 
 
 def connect_async(settings: Settings) -> redis.asyncio.Redis:
-    """A client for an event loop; nothing is connected yet."""
+    """A client for an event loop; nothing is connected yet. More calls at once than connections wait."""
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        settings.redis_url,
+        max_connections=limits.REDIS_CONNECTIONS_MAX,
+        timeout=settings.redis_timeout_seconds,
+        socket_timeout=settings.redis_timeout_seconds,
+        socket_connect_timeout=settings.redis_timeout_seconds,
+        retry=AsyncRetry(_BACKOFF, limits.REDIS_RETRIES_MAX, supported_errors=(RedisConnectionError,)),
+    )
+    return redis.asyncio.Redis.from_pool(pool)
+
+
+def connect_subscriber(settings: Settings) -> redis.asyncio.Redis:
+    """A client whose lost connection is an error, so that its user learns what it may have missed."""
     return redis.asyncio.Redis.from_url(
         settings.redis_url,
         socket_timeout=settings.redis_timeout_seconds,
         socket_connect_timeout=settings.redis_timeout_seconds,
-        retry=AsyncRetry(_BACKOFF, limits.REDIS_RETRIES_MAX, supported_errors=(RedisConnectionError,)),
+        retry=AsyncRetry(NoBackoff(), 0),
     )
 
 

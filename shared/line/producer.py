@@ -26,7 +26,7 @@ from shared.line.codec import (
 from shared.line.connections import line_errors
 from shared.line.scripts import ScriptName, script_source
 from shared.records import CommandPayload, EventView, JobResult
-from shared.settings import Durability
+from shared.settings import Durability, Settings
 
 _ACCEPTED, _KNOWN, _UNKNOWN_EVENT = 1, 2, -1
 
@@ -81,17 +81,21 @@ class Producer:
     serves many clients.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, clock: Clock, *, line_length_max: int) -> None:
+    def __init__(
+        self, client: redis.asyncio.Redis, enqueuer: redis.asyncio.Redis, clock: Clock, settings: Settings
+    ) -> None:
+        """Commands go over `enqueuer`, so that they don't wait for a connection behind those who read."""
         self._client = client
+        self._enqueuer = enqueuer
+        self._settings = settings
         self._clock = clock
-        self._line_length_max = line_length_max
         self._submissions: Gatherer[Submission, Acceptance] = Gatherer(
             self._send,
             group_max=limits.ENQUEUE_BATCH_MAX,
             waiting_max=limits.SUBMISSIONS_WAITING_MAX,
             too_many=LineUnavailable("too many commands wait for Redis"),
         )
-        self._enqueue = client.register_script(script_source(ScriptName.ENQUEUE))
+        self._enqueue = enqueuer.register_script(script_source(ScriptName.ENQUEUE))
         self._read_job = client.register_script(script_source(ScriptName.READ_JOB))
         self._withdraw = client.register_script(script_source(ScriptName.WITHDRAW))
         self._seed_event = client.register_script(script_source(ScriptName.SEED_EVENT))
@@ -112,7 +116,7 @@ class Producer:
 
     async def _send(self, submissions: Sequence[Submission]) -> list[Acceptance | OnsaleError]:
         accepted_at = self._clock.now()
-        arguments: list[Any] = [self._line_length_max, format_time(accepted_at)]
+        arguments: list[Any] = [self._settings.line_length_max, format_time(accepted_at)]
         for submission in submissions:
             arguments += (
                 submission.job_id,
@@ -123,11 +127,29 @@ class Producer:
                 Mark.UNCHECKED.value if submission.unchecked else "",
             )
         with line_errors():
-            answers = await self._enqueue(args=arguments)
+            answers = await self._call_enqueue(arguments)
         return [
             _acceptance(submission, answers[index * 4 : index * 4 + 4], accepted_at)
             for index, submission in enumerate(submissions)
         ]
+
+    async def _call_enqueue(self, arguments: list[Any]) -> list[Any]:
+        """With replicas asked for, done when they too have it on disk.
+
+        Raises:
+            LineUnavailable: fewer have it in time. It stands in the line all the same.
+        """
+        replicas = self._settings.durable_replicas
+        if not replicas:
+            return cast(list[Any], await self._enqueue(args=arguments))
+        wait_ms = int(self._settings.redis_timeout_seconds * limits.WAITAOF_SHARE * 1000)
+        async with self._enqueuer.pipeline(transaction=False) as pipeline:
+            await self._enqueue(args=arguments, client=pipeline)
+            pipeline.execute_command("WAITAOF", 1, replicas, wait_ms)
+            answers, (_, durable) = await pipeline.execute()
+        if durable < replicas:
+            raise LineUnavailable(f"{durable} of {replicas} replicas have the command on disk")
+        return cast(list[Any], answers)
 
     async def withdraw(self, job_id: str) -> bool:
         """Note that the client takes a command back. Gives whether it waits; its result tells the rest.
@@ -171,6 +193,20 @@ class Producer:
         """
         with line_errors():
             await self._seed_event(args=[view["id"], json.dumps(view), applied_position, fencing_token])
+
+    async def replicas_online(self) -> int:
+        """How many replicas follow Redis.
+
+        Raises:
+            LineUnavailable: Redis does not answer.
+        """
+        with line_errors():
+            replication = await self._client.info("replication")
+        return sum(
+            1
+            for name, value in replication.items()
+            if name.startswith("slave") and isinstance(value, dict) and value.get("state") == "online"
+        )
 
     async def durability(self) -> Durability | None:
         """How durably Redis keeps what it is given, or None if it doesn't tell.

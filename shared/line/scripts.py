@@ -30,6 +30,8 @@ _CONSTANTS: dict[str, str | int] = {
     "mark_withdrawn": Mark.WITHDRAWN.value,
     "event_ttl_seconds": limits.EVENT_PROJECTION_TTL_SECONDS,
     "lease_ms_max": int(limits.LEASE_SECONDS_MAX * 1000),
+    "queue_search_max": limits.QUEUE_SEARCH_MAX,
+    "ready_delay_ms_max": int(limits.READY_DELAY_SECONDS_MAX * 1000),
     "result_stream_length_max": limits.RESULT_STREAM_LENGTH_MAX,
     "strays_removed_max": limits.STRAYS_REMOVED_MAX,
     "sweep_step": limits.SWEEP_STEP,

@@ -324,6 +324,8 @@ def test_health_and_readiness(api: httpx.Client) -> None:
         "postgresql": "ok",
         "durability": "always",
         "durability_required": "always",
+        "replicas": 0,
+        "replicas_required": 0,
     }
 
 

@@ -13,7 +13,7 @@ from shared.clock import SystemClock
 from shared.database import statements
 from shared.database.engine import Database
 from shared.domain import BookTickets, CancelBooking, CommandKind, OutcomeCode, UnreadableCommand
-from shared.errors import DatabaseUnavailable, OutOfTurn, StaleClaim, WriteRefused
+from shared.errors import DatabaseUnavailable, EventLocked, OutOfTurn, StaleClaim, WriteRefused
 from shared.identifiers import new_id
 from shared.line.codec import WaitingCommand, book_payload, cancel_payload
 from shared.line.consumer import NO_CLAIM
@@ -163,6 +163,17 @@ def test_commands_for_an_event_that_is_gone_fail_once_each_with_a_ledger_row(
     assert len(outcomes_in_ledger(database, gone.id)) == 2
 
 
+def test_commands_for_an_event_that_is_gone_are_known_again_whatever_their_position(
+    database: Database, event: EventRecord
+) -> None:
+    gone = replace(event, id=new_id())
+    waiting = [booking(2), booking(3)]
+    first = apply(database, gone, waiting)
+    again = apply(database, gone, waiting)
+    assert again.results == first.results
+    assert again.fresh == 0
+
+
 def test_an_unreadable_command_has_its_row_and_its_reason(database: Database, event: EventRecord) -> None:
     unreadable = replace(
         booking(1),
@@ -195,7 +206,7 @@ def test_a_batch_waits_for_the_row_lock_no_longer_than_it_may(
     impatient = Database(settings.model_copy(update={"lock_timeout_ms": 50}), connections_max=1)
     with database.transaction() as connection:
         statements.lock_event(connection, event.id)
-        with pytest.raises(DatabaseUnavailable):
+        with pytest.raises(EventLocked):
             apply(impatient, event, [booking(1)])
     impatient.close()
     assert outcomes_in_ledger(database, event.id) == []

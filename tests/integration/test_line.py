@@ -10,11 +10,13 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from shared import limits
 from shared.clock import SystemClock
+from shared.database import statements
 from shared.database.engine import Database
 from shared.errors import EventNotFound, LineFull
 from shared.identifiers import new_id
-from shared.line.consumer import Consumer, GiveBack
+from shared.line.consumer import NO_CLAIM, Consumer, GiveBack
 from shared.line.producer import Acceptance, Producer
 from shared.records import EventRecord
 from shared.settings import Settings
@@ -103,6 +105,31 @@ def test_seeding_counts_the_line_when_its_records_are_gone_too(
     seed(settings, event)
     [accepted] = submit(settings, [book(event.id, "next")])
     assert accepted.position == 4
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_seeding_does_not_count_a_command_twice_that_is_applied_and_still_in_line(
+    settings: Settings,
+    database: Database,
+    redis_client: redis.Redis,
+    event: EventRecord,
+    consumer: Consumer,
+    lost: bool,
+) -> None:
+    submit(settings, [book(event.id, "ann"), book(event.id, "bob")])
+    claim = consumer.claim()
+    assert claim is not None
+    first = claim.peeked.commands[:1]
+    batch = apply_to_database(database, SystemClock(), event.id, first, claim.token)
+    if lost:
+        redis_client.delete(f"onsale:event:{event.id}")
+    with database.transaction() as connection:
+        applied = statements.find_event(connection, event.id)
+    assert applied is not None
+    seed(settings, applied)
+    complete(consumer, event.id, claim.token, batch)
+    [acceptance] = submit(settings, [book(event.id, "cid")])
+    assert acceptance.position == 3
 
 
 def test_a_job_can_be_read_while_it_waits(settings: Settings, event: EventRecord) -> None:
@@ -251,6 +278,71 @@ def test_a_job_popped_by_someone_else_is_applied_in_its_turn_all_the_same(
     assert claim is not None
     assert [command.position for command in claim.peeked.commands] == [1, 2, 3]
     assert not claim.peeked.has_stray
+
+
+def test_a_completed_job_far_down_a_changed_queue_leaves_it_as_a_stray(
+    settings: Settings,
+    database: Database,
+    redis_client: redis.Redis,
+    event: EventRecord,
+    consumer: Consumer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Redis is not held up by a search through all of RQ's list."""
+    commands = [book(event.id, f"user{i}") for i in range(3)]
+    submit(settings, commands)
+    queue = f"rq:queue:event:{event.id}"
+    redis_client.delete(queue)
+    foreign = [new_id() for _ in range(limits.QUEUE_SEARCH_MAX)]
+    redis_client.rpush(queue, *foreign, commands[0].job_id)
+    claim = consumer.claim()
+    assert claim is not None
+    batch = apply_to_database(database, SystemClock(), event.id, claim.peeked.commands, claim.token)
+    complete(consumer, event.id, claim.token, batch, GiveBack.ALWAYS)
+    assert redis_client.lpos(queue, commands[0].job_id) == limits.QUEUE_SEARCH_MAX
+    while queue_length(redis_client, event.id):
+        consumer.remove_strays(event.id)
+
+
+def test_a_command_that_rq_failed_and_that_fails_here_too_is_told(
+    settings: Settings, database: Database, redis_client: redis.Redis, event: EventRecord, consumer: Consumer
+) -> None:
+    command = book(event.id, "ann")
+    submit(settings, [command])
+    for field, value in (("status", "failed"), ("ended_at", "2026-01-01T00:00:00.000000Z"), ("data", "junk")):
+        redis_client.hset(f"rq:job:{command.job_id}", field, value)
+    waiting = consumer.peek(event.id).commands
+    complete(
+        consumer,
+        event.id,
+        NO_CLAIM,
+        apply_to_database(database, SystemClock(), event.id, waiting, NO_CLAIM),
+    )
+    record = with_producer(settings, lambda producer: producer.read_job(command.job_id))
+    assert record is not None
+    assert record.result is not None
+    assert record.result["outcome"] == "command-unreadable"
+    assert redis_client.ttl(f"rq:job:{command.job_id}") > 0
+
+
+def test_an_event_put_aside_before_the_clock_was_set_back_is_claimed(
+    settings: Settings, redis_client: redis.Redis, event: EventRecord, consumer: Consumer
+) -> None:
+    submit(settings, [book(event.id, "ann")])
+    seconds, _ = redis_client.time()
+    redis_client.zadd("onsale:ready", {event.id: (seconds + 60) * 1000})
+    claim = consumer.claim()
+    assert claim is not None
+
+
+def test_a_claim_on_what_is_no_event_leaves_nothing_for_ever(
+    redis_client: redis.Redis, consumer: Consumer
+) -> None:
+    redis_client.zadd("onsale:ready", {"foo": 0})
+    claim = consumer.claim()
+    assert claim is not None
+    consumer.release(claim.event_id, claim.token)
+    assert redis_client.ttl("onsale:event:foo") > 0
 
 
 def test_a_foreign_job_fails_and_the_line_moves_on(

@@ -85,3 +85,17 @@ def test_a_spoilt_time_or_position_is_taken_as_unknown(created_at: Any, position
     waiting = decode_waiting_command("j1", data, created_at, position)
     assert waiting.accepted_at is None
     assert waiting.position is None
+
+
+@pytest.mark.parametrize("extra", ['"note": "\\u0000"', '"note": NaN', '"note": {"deep": [1]}'])
+def test_what_else_comes_with_a_command_is_not_stored(extra: str) -> None:
+    data = encode_job_data("e1", book_payload("ann", 2)).decode().replace('"v": 1', f'"v": 1, {extra}')
+    waiting = decode_waiting_command("j1", data.encode(), CREATED_AT, b"7")
+    assert waiting.payload == book_payload("ann", 2)
+
+
+def test_a_user_id_longer_than_one_may_be_is_unreadable() -> None:
+    waiting = decode_waiting_command(
+        "j1", encode_job_data("e1", book_payload("x" * 3000, 1)), CREATED_AT, b"7"
+    )
+    assert isinstance(waiting.command, UnreadableCommand)

@@ -17,7 +17,7 @@ if event_id then
   redis.call('SREM', K.rq_workers_of_queue .. K.queue_name_prefix .. event_id, K.rq_worker .. taken_from)
 else
   event_id = first('ZRANGEBYSCORE', K.ready, '-inf', now, 'LIMIT', 0, 1)
-    or first('ZRANGEBYSCORE', K.ready, now + K.lease_ms_max, '+inf', 'LIMIT', 0, 1)
+    or first('ZRANGEBYSCORE', K.ready, now + K.ready_delay_ms_max, '+inf', 'LIMIT', 0, 1)
 end
 if not event_id then
   return false
@@ -27,5 +27,6 @@ redis.call('ZREM', K.ready, event_id)
 redis.call('ZADD', K.leased, now + lease_ms, event_id)
 redis.call('HSET', K.event .. event_id, 'consumer', worker)
 local token = redis.call('HINCRBY', K.event .. event_id, 'token', 1)
+redis.call('EXPIRE', K.event .. event_id, K.event_ttl_seconds)
 show_busy(worker, event_id)
 return {event_id, token, taken_from, has_stray(event_id), peek(event_id, count)}

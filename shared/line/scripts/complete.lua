@@ -25,7 +25,7 @@ end
 
 local function write_outcome(job_id, status, return_value, exc_string)
   local key = K.rq_job .. job_id
-  local fields = redis.call('HMGET', key, 'data', 'ended_at', 'reply_to', 'status')
+  local fields = redis.call('HMGET', key, 'data', 'completed', 'reply_to')
   if not fields[1] then
     return
   end
@@ -33,10 +33,11 @@ local function write_outcome(job_id, status, return_value, exc_string)
   local members = registered[status]
   members[#members + 1] = now_seconds + ttl
   members[#members + 1] = job_id
-  if fields[2] and fields[4] == status then
+  if fields[2] then
     return
   end
-  redis.call('HSET', key, 'status', status, 'started_at', started_at, 'ended_at', ended_at, 'worker_name', worker)
+  redis.call('HSET', key, 'status', status, 'started_at', started_at, 'ended_at', ended_at, 'worker_name', worker,
+    'completed', 1)
   redis.call('EXPIRE', key, ttl)
   if status == 'failed' then
     redis.call('XADD', K.rq_results .. job_id, 'MAXLEN', K.result_stream_length_max, '*', 'type', 2,
@@ -92,7 +93,8 @@ local function trim_order()
   end
 end
 
--- RQ's list may have been changed by others, so what is not at its head is removed by value.
+-- RQ's list may have been changed by others, so what is not at its head is looked for. What is not found near the
+-- head is left: when it heads the list it is a stray.
 local function trim_queue()
   local key = queue_key(event_id)
   local heads, length = completed_at_head(key)
@@ -104,7 +106,9 @@ local function trim_queue()
   end
   if redis.call('LLEN', key) > 0 then
     for job_id in pairs(completed) do
-      redis.call('LREM', key, 1, job_id)
+      if redis.call('LPOS', key, job_id, 'MAXLEN', K.queue_search_max) then
+        redis.call('LREM', key, 1, job_id)
+      end
     end
   end
 end

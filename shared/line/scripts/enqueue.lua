@@ -64,6 +64,7 @@ for _, event_id in ipairs(touched) do
   local line = lines[event_id]
   if #line.new_ids > 0 then
     redis.call('HSET', K.event .. event_id, 'accepted', line.accepted)
+    redis.call('EXPIRE', K.event .. event_id, K.event_ttl_seconds)
     redis.call('RPUSH', K.order .. event_id, unpack(line.new_ids))
     redis.call('RPUSH', queue_key(event_id), unpack(line.new_ids))
     redis.call('SADD', K.rq_queues, queue_key(event_id))

@@ -2,7 +2,7 @@
 -- already may still apply it, and the ledger says which it was.
 -- ARGV: job_id. Gives whether it waits.
 local key = K.rq_job .. ARGV[1]
-local fields = redis.call('HMGET', key, 'position', 'ended_at', 'marks')
+local fields = redis.call('HMGET', key, 'position', 'completed', 'marks')
 if not fields[1] or fields[2] then
   return 0
 end

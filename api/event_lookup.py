@@ -1,0 +1,57 @@
+"""Events from PostgreSQL, for an API process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.concurrency import run_in_threadpool
+
+from shared import limits
+from shared.database import statements
+from shared.database.engine import Database
+from shared.errors import DatabaseUnavailable, OnsaleError
+from shared.gathering import Gatherer
+from shared.line.producer import Producer
+from shared.records import EventRecord, event_view
+
+
+class EventLookup:
+    """Finds events and tells Redis of them. Many who ask at once share one query and one telling."""
+
+    def __init__(self, database: Database, producer: Producer) -> None:
+        self._database = database
+        self._producer = producer
+        self._lookups: Gatherer[str, EventRecord | None] = Gatherer(
+            self._find,
+            group_max=limits.LOOKUP_BATCH_MAX,
+            waiting_max=limits.LOOKUPS_WAITING_MAX,
+            too_many=DatabaseUnavailable("too many lookups wait for PostgreSQL"),
+        )
+
+    async def find(self, event_id: str) -> EventRecord | None:
+        """An event, which is then known to Redis too; None if there is none.
+
+        Raises:
+            TemporarilyUnavailable: PostgreSQL or Redis does not answer, or too many lookups wait already.
+        """
+        return await self._lookups.ask(event_id)
+
+    async def tell_redis(self, event: EventRecord) -> None:
+        """Tell Redis what PostgreSQL knows of an event.
+
+        Raises:
+            LineUnavailable: Redis does not answer.
+        """
+        await self._producer.seed_event(
+            event_view(event), applied_position=event.applied_position, fencing_token=event.fencing_token
+        )
+
+    async def _find(self, event_ids: Sequence[str]) -> list[EventRecord | OnsaleError | None]:
+        found = await run_in_threadpool(self._select, event_ids)
+        for event in found.values():
+            await self.tell_redis(event)
+        return [found.get(event_id) for event_id in event_ids]
+
+    def _select(self, event_ids: Sequence[str]) -> dict[str, EventRecord]:
+        with self._database.transaction() as connection:
+            return statements.find_events(connection, set(event_ids))

@@ -1,0 +1,214 @@
+"""Servers that are frozen, gone or behind: bounded waits, clear answers, and nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+
+from local.servers import PostgresServer, ValkeyServer
+from shared.clock import SystemClock
+from shared.database import statements
+from shared.database.engine import Database
+from shared.errors import DatabaseUnavailable, LineUnavailable
+from shared.identifiers import new_id
+from shared.line.connections import connect, connect_async, connect_subscriber
+from shared.line.consumer import NO_CLAIM, Consumer
+from shared.line.producer import Producer
+from shared.line.replies import Replies
+from shared.settings import Settings
+from tests.builders import (
+    assert_books_balance,
+    book,
+    complete,
+    create_event,
+    outcomes_in_ledger,
+    own_client,
+    seed,
+    submit,
+    wait_until,
+)
+from tests.conftest import StartWorker
+from tests.processes import frozen
+from worker.batch import apply_to_database
+
+
+def post(api: httpx.Client, event_id: str, user_id: str, **headers: str) -> httpx.Response:
+    with own_client(api) as own:
+        return own.post(
+            f"/events/{event_id}/bookings", json={"user_id": user_id, "ticket_count": 1}, headers=headers
+        )
+
+
+def test_a_frozen_postgresql_is_given_up(
+    settings: Settings, postgres: PostgresServer, database: Database
+) -> None:
+    event = create_event(database)
+    impatient = Database(settings.model_copy(update={"transaction_seconds_max": 0.5}), connections_max=1)
+    with impatient.transaction() as connection:
+        statements.ping(connection)
+    assert postgres.pid is not None
+    with frozen(postgres.pid), pytest.raises(DatabaseUnavailable), impatient.transaction() as connection:
+        statements.find_event(connection, event.id)
+    with impatient.transaction() as connection:
+        assert statements.find_event(connection, event.id) is not None
+    impatient.close()
+
+
+def test_work_goes_on_after_postgresql_was_frozen(
+    settings: Settings,
+    api: httpx.Client,
+    postgres: PostgresServer,
+    database: Database,
+    start_worker: StartWorker,
+) -> None:
+    event = create_event(database)
+    start_worker()
+    assert post(api, event.id, "ann", Prefer="wait=10").status_code == 201
+    assert postgres.pid is not None
+    with frozen(postgres.pid):
+        accepted = [post(api, event.id, f"user{i}") for i in range(5)]
+    assert [answer.status_code for answer in accepted] == [202] * 5
+    wait_until(lambda: len(outcomes_in_ledger(database, event.id)) == 6)
+    assert_books_balance(database, event.id)
+
+
+def test_a_frozen_redis_is_refused_to_all_who_wait(
+    api: httpx.Client, valkey: ValkeyServer, database: Database, start_worker: StartWorker
+) -> None:
+    event = create_event(database)
+    assert post(api, event.id, "ann").status_code == 202
+    assert valkey.pid is not None
+    with frozen(valkey.pid), ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda i: post(api, event.id, f"user{i}"), range(40)))
+    assert {answer.status_code for answer in answers} == {503}
+    assert all("retry-after" in answer.headers for answer in answers)
+    start_worker()
+    assert post(api, event.id, "zoe", Prefer="wait=10").status_code == 201
+    assert_books_balance(database, event.id)
+
+
+def test_a_consumer_frozen_with_the_row_locked_loses_it_together_with_its_claim(
+    settings: Settings, database: Database, redis_client: redis.Redis, start_worker: StartWorker
+) -> None:
+    event, other = create_event(database), create_event(database)
+    for each in (event, other):
+        seed(settings, each)
+        submit(settings, [book(each.id, "ann")])
+
+    def be_frozen() -> None:
+        with database.transaction() as connection:
+            statements.lock_event(connection, event.id)
+            start_worker()
+            wait_until(lambda: outcomes_in_ledger(database, other.id))
+            wait_until(lambda: outcomes_in_ledger(database, event.id))
+            statements.ping(connection)
+
+    with pytest.raises(DatabaseUnavailable):
+        be_frozen()
+
+
+def test_many_first_comers_get_positions_without_gaps(
+    api: httpx.Client, database: Database, redis_client: redis.Redis, start_worker: StartWorker
+) -> None:
+    event = create_event(database, total_tickets=1_000)
+    start_worker()
+    with ThreadPoolExecutor(60) as pool:
+        answers = list(pool.map(lambda i: post(api, event.id, f"user{i}"), range(180)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert sorted(answer.json()["position"] for answer in answers) == list(range(1, 181))
+    wait_until(lambda: len(outcomes_in_ledger(database, event.id)) == 180)
+
+
+def test_more_readers_at_once_than_connections_are_all_answered(
+    api: httpx.Client, database: Database, start_worker: StartWorker
+) -> None:
+    event = create_event(database, total_tickets=1_000)
+    start_worker()
+    job_id = post(api, event.id, "ann").json()["id"]
+
+    async def ask_all() -> Counter[int]:
+        limits = httpx.Limits(max_connections=120)
+        async with httpx.AsyncClient(
+            base_url=api.base_url, timeout=60, limits=limits, verify=False
+        ) as client:
+            paths = [f"/jobs/{job_id}", f"/events/{event.id}"] * 60
+            return Counter(answer.status_code for answer in await asyncio.gather(*map(client.get, paths)))
+
+    assert asyncio.run(ask_all()) == {200: 120}
+
+
+def test_a_result_sent_while_the_subscription_was_lost_is_asked_for(
+    settings: Settings, database: Database, redis_client: redis.Redis
+) -> None:
+    event = create_event(database)
+    seed(settings, event)
+
+    async def run() -> str:
+        client, subscriber = connect_async(settings), connect_subscriber(settings)
+        producer = Producer(client, client, SystemClock(), settings)
+        replies = Replies(subscriber, producer, process_id=new_id())
+        replies.start()
+        try:
+            command = book(event.id, "ann")
+            async with replies.expect(command.job_id) as reply:
+                await producer.submit(command)
+                await producer.read_job(command.job_id, reply_to=replies.channel)
+                while not await client.pubsub_numsub(replies.channel) == [(replies.channel.encode(), 1)]:
+                    await asyncio.sleep(0.01)
+                redis_client.client_kill_filter(_type="pubsub")
+                await asyncio.to_thread(apply_one)
+                return (await asyncio.wait_for(reply, 20))["outcome"]
+        finally:
+            await replies.stop()
+            await client.aclose()
+            await subscriber.aclose()
+
+    def apply_one() -> None:
+        consumer = Consumer(redis_client, settings, worker_name="w")
+        waiting = consumer.peek(event.id).commands
+        complete(
+            consumer,
+            event.id,
+            NO_CLAIM,
+            apply_to_database(database, SystemClock(), event.id, waiting, NO_CLAIM),
+        )
+
+    assert asyncio.run(run()) == "booked"
+
+
+def test_a_command_that_was_accepted_survives_the_loss_of_the_primary(
+    tmp_path: Path, settings: Settings, database: Database
+) -> None:
+    with ValkeyServer(tmp_path / "primary") as primary:
+        follows = {"replicaof": f"127.0.0.1 {primary.port}"}
+        with ValkeyServer(tmp_path / "replica", settings=follows) as replica:
+            durable = settings.model_copy(update={"redis_url": primary.url, "durable_replicas": 1})
+            with connect(durable) as client:
+                wait_until(lambda: client.info("replication").get("slave0", {}).get("state") == "online")
+            event = create_event(database, total_tickets=100)
+            seed(durable, event)
+            commands = [book(event.id, f"user{i}") for i in range(50)]
+            accepted = submit(durable, commands)
+            primary.kill()
+            promoted = settings.model_copy(update={"redis_url": replica.url})
+            with connect(promoted) as client:
+                client.replicaof("NO", "ONE")
+                waiting = Consumer(client, promoted, worker_name="w").peek(event.id).commands
+    assert [each.command.id for each in waiting] == [command.job_id for command in commands]
+    assert [each.position for each in waiting] == [each.position for each in accepted]
+
+
+def test_without_its_replica_a_command_is_not_acknowledged(
+    settings: Settings, database: Database, redis_client: redis.Redis
+) -> None:
+    event = create_event(database)
+    seed(settings, event)
+    durable = settings.model_copy(update={"durable_replicas": 1, "redis_timeout_seconds": 0.5})
+    with pytest.raises(LineUnavailable, match="0 of 1 replicas"):
+        submit(durable, [book(event.id, "ann")])
