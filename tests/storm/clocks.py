@@ -1,4 +1,4 @@
-"""Clocks that can be stepped: of Valkey, the API and the workers, by Debian's libfaketime."""
+"""Clocks that can be stepped: of Valkey, an API process and the workers, by Debian's libfaketime."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class ClockOf(StrEnum):
     """Whose clock."""
 
     VALKEY = "Valkey"
-    API = "API"
-    WORKER = "worker"
+    API = "an API process"
+    WORKERS = "the workers"
 
 
 class Clocks:
@@ -66,7 +66,7 @@ class Clocks:
                 Path("/dev/shm", f"{name}{process_id}").unlink(missing_ok=True)
 
     def _file(self, whose: ClockOf) -> Path:
-        return self._folder / f"clock-{whose.value.lower()}"
+        return self._folder / f"clock-{whose.name.lower()}"
 
     def _write(self, whose: ClockOf, seconds: int) -> None:
         unfinished = self._file(whose).with_suffix(".unfinished")

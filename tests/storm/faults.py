@@ -226,7 +226,7 @@ _DISKS = (
     FaultKind("disk full under PostgreSQL", _fill_postgres_disk, (1.0, 2.5)),
 )
 _CLOCKS = tuple(
-    FaultKind(f"clock of {whose} off by an hour", _step_clock(whose), (CACHE_SECONDS + 0.5, 4.0))
+    FaultKind(f"clock of {whose} an hour off", _step_clock(whose), (CACHE_SECONDS + 0.5, 4.0))
     for whose in ClockOf
 )
 TWO_AT_ONCE = "two of these at once"
