@@ -1,0 +1,153 @@
+"""The roads of a worker and of an API process, made so that they pass every kind of boundary."""
+
+from __future__ import annotations
+
+import socket
+from multiprocessing.connection import Connection
+from typing import Any
+
+import redis
+import uvicorn
+from starlette.responses import JSONResponse
+
+import api.main
+from shared.clock import SystemClock
+from shared.database.engine import Database
+from shared.line import connections
+from shared.line.codec import book_payload, cancel_payload
+from shared.line.connections import connect
+from shared.line.consumer import Consumer, Sleeper
+from shared.line.presence import Presence
+from shared.line.producer import Submission
+from shared.settings import Settings
+from tests.builders import seed, submission, submit, with_producer
+from tests.faults.boundaries import (
+    Action,
+    Boundaries,
+    kill_at,
+    no_action,
+    watch_async_redis,
+    watch_database,
+    watch_redis,
+)
+from worker.consume import Worker
+
+
+class StopWhenIdle(Sleeper):
+    """Ends its worker when there is nothing left to do, after one wait or at once."""
+
+    worker: Worker
+    at_once = False
+
+    def wait(self) -> None:
+        if not self.at_once:
+            super().wait()
+        self.worker.stop()
+
+
+def watched_worker(
+    settings: Settings, boundaries: Boundaries, *, name: str, wait_when_idle: bool = True
+) -> tuple[Worker, Database, redis.Redis]:
+    """A worker whose boundaries are counted from its first request on."""
+    database = Database(settings, connections_max=1)
+    watch_database(database, boundaries)
+    client = connect(settings)
+    watch_redis(client, boundaries)
+    sleeper = StopWhenIdle(
+        connect(settings, blocking_seconds=settings.idle_wait_seconds),
+        idle_wait_seconds=settings.idle_wait_seconds,
+    )
+    sleeper.at_once = not wait_when_idle
+    clock = SystemClock()
+    sleeper.worker = Worker(
+        database,
+        Consumer(client, settings, worker_name=name),
+        sleeper,
+        Presence(client, clock, worker_name=name, ttl_seconds=settings.worker_ttl_seconds),
+        clock,
+        settings,
+    )
+    boundaries.watching = True
+    return sleeper.worker, database, client
+
+
+def run_worker(settings: Settings, action: Action) -> list[str]:
+    """Let a worker work until nothing is left; gives the boundaries that it passed."""
+    boundaries = Boundaries(action)
+    worker, database, client = watched_worker(settings, boundaries, name="watched")
+    worker.run()
+    client.close()
+    database.close()
+    return boundaries.names
+
+
+def run_worker_until_killed(settings: Settings, number: int) -> None:
+    """What the process does that is ended at a boundary."""
+    run_worker(settings, kill_at(number))
+
+
+def prepare_line(settings: Settings, client: redis.Redis, event: Any) -> list[Submission]:
+    """Two batches of four for an event with three tickets, with a stray before them.
+
+    Bookings, refusals, cancellations within a batch and across, a withdrawn and a spoilt command.
+    """
+    seed(settings, event)
+    first = submission(event.id, book_payload("ann", 2))
+    commands = [
+        first,
+        submission(event.id, book_payload("bob", 1)),
+        submission(event.id, book_payload("cid", 1)),
+        submission(event.id, cancel_payload(first.job_id)),
+        submission(event.id, book_payload("ann", 1)),
+        submission(event.id, cancel_payload(first.job_id)),
+        submission(event.id, book_payload("dan", 1)),
+        submission(event.id, book_payload("bob", 2)),
+    ]
+    submit(settings, commands)
+    with_producer(settings, lambda producer: producer.withdraw(commands[6].job_id))
+    client.hset(f"rq:job:{commands[5].job_id}", "data", "spoilt")
+    client.lpush(f"rq:queue:event:{event.id}", "a-stray")
+    return commands
+
+
+def run_api(settings: Settings, number: int | None, port_to: Connection) -> None:
+    """What an API process does that is ended at a boundary. `/boundaries` gives those that it has passed."""
+    boundaries = Boundaries(no_action if number is None else kill_at(number))
+    watched_app = _watched_app(settings, boundaries)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(watched_app, log_level="error", lifespan="on"))
+    port_to.send(listener.getsockname()[1])
+    server.run(sockets=[listener])
+
+
+def _watched_app(settings: Settings, boundaries: Boundaries) -> Any:
+    def connect_watched(settings: Settings) -> Any:
+        client = connections.connect_async(settings)
+        watch_async_redis(client, boundaries)
+        return client
+
+    def watched_database(settings: Settings, *, connections_max: int) -> Database:
+        database = Database(settings, connections_max=connections_max)
+        watch_database(database, boundaries)
+        return database
+
+    api.main.connect_async = connect_watched  # type: ignore[attr-defined]
+    api.main.Database = watched_database  # type: ignore[attr-defined, assignment]
+    app = api.main.create_app(settings)
+
+    async def watched(scope: Any, receive: Any, send: Any) -> None:
+        async def watched_send(message: Any) -> None:
+            boundaries.cut_at(f"before {message['type']}")
+            await send(message)
+            boundaries.cut_at(f"after {message['type']}")
+
+        if scope["type"] == "http" and scope["path"] == "/boundaries":
+            await JSONResponse(boundaries.names)(scope, receive, send)
+            return
+        if scope["type"] == "http":
+            boundaries.watching = scope["path"].endswith("/bookings")
+            boundaries.cut_at("after http.request")
+        await app(scope, receive, watched_send if scope["type"] == "http" else send)
+
+    return watched
