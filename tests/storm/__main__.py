@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.storm.director import StormOptions, run_storm
+from tests.storm.director import StormOptions, UnknownFault, run_storm
 from tests.storm.report import render, render_violations, write_page
 
 SEEDS = 1_000_000
@@ -30,8 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fault=parsed.fault,
     )
     folder = Path(tempfile.mkdtemp(prefix="onsale-storm-"))
-    result = run_storm(options, folder, _show)
-    _end_line()
+    try:
+        result = run_storm(options, folder, _show)
+    except UnknownFault as error:
+        print(error, file=sys.stderr)
+        return 2
+    finally:
+        _end_line()
     print(render(result))
     if parsed.report is not None:
         write_page(result, parsed.report)

@@ -74,13 +74,13 @@ class Client:
                 await self._carry_out(self._next_command())
                 await asyncio.sleep(self._random.uniform(0, PAUSE_SECONDS_MAX))
 
-    async def ask_for(self, commands: Sequence[SentCommand]) -> None:
+    async def ask_for(self, commands: Sequence[SentCommand], deadline: float) -> None:
         """Afterwards: ask what became of commands whose clients have never heard it."""
         async with self._http:
             for command in commands:
                 if command.job_id is not None:
-                    deadline = time.monotonic() + LAST_ANSWER_SECONDS_MAX
-                    await self._ask_until_done(command, command.job_id, deadline)
+                    give_up_at = min(time.monotonic() + LAST_ANSWER_SECONDS_MAX, deadline)
+                    await self._ask_until_done(command, command.job_id, give_up_at)
 
     def _next_command(self) -> SentCommand:
         key = f"{self._name}-{len(self._own)}"
@@ -185,12 +185,15 @@ class Client:
 
     async def _ask_until_done(self, command: SentCommand, job_id: str, deadline: float) -> None:
         headers = {"Prefer": f"wait={WAIT_SECONDS}"} if self._random.random() < WAIT_SHARE else {}
+        latest: Told | None = None
         while time.monotonic() < deadline:
             told = await self._request("GET", f"/jobs/{job_id}", headers)
+            latest = told or latest
             if told is not None and told.is_done:
-                command.told.append(told)
-                return
+                break
             await asyncio.sleep(POLL_SECONDS)
+        if latest is not None:
+            command.told.append(latest)
 
     async def _request(
         self, method: str, path: str, headers: dict[str, str], content: str | None = None
@@ -220,11 +223,13 @@ class Client:
         await asyncio.sleep(self._random.uniform(0, RETRY_SECONDS_MAX))
 
 
-async def ask_for_the_rest(clients: Sequence[Client], commands: Sequence[SentCommand]) -> None:
+async def ask_for_the_rest(
+    clients: Sequence[Client], commands: Sequence[SentCommand], deadline: float
+) -> None:
     """Share out among these clients the question what became of commands."""
     async with asyncio.TaskGroup() as group:
         for index, client in enumerate(clients):
-            group.create_task(client.ask_for(commands[index :: len(clients)]))
+            group.create_task(client.ask_for(commands[index :: len(clients)], deadline))
 
 
 async def run_clients(clients: Sequence[Client], stopping: asyncio.Event) -> None:

@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -42,7 +41,6 @@ SETTINGS: Mapping[str, str] = {
 # The disk is small, and PostgreSQL would keep a gigabyte of its write-ahead log by default.
 POSTGRES_SETTINGS: Mapping[str, str] = {"max_wal_size": "128MB", "min_wal_size": "64MB"}
 
-POLL_SECONDS = 0.05
 STOP_SECONDS_MAX = 20.0
 PROGRAM_SECONDS_MAX = 120.0
 REDIS_SECONDS_MAX = 2.0
@@ -172,15 +170,6 @@ class Cluster:
             if part.pid is not None:
                 self.pids[part.pid] = part.name
 
-    def tend_for(self, seconds: float) -> None:
-        """Keep everything running for so long."""
-        deadline = time.monotonic() + seconds
-        while True:
-            self.tend()
-            if time.monotonic() >= deadline:
-                return
-            time.sleep(POLL_SECONDS)
-
     def run_program(self, *arguments: str) -> tuple[int, str]:
         """Run a command of `python -m worker` with a direct way to the servers; its status and output."""
         result = subprocess.run(
@@ -200,7 +189,7 @@ class Cluster:
             self.valkey.url, socket_timeout=REDIS_SECONDS_MAX, socket_connect_timeout=REDIS_SECONDS_MAX
         )
 
-    def unfinished_lines(self, event_ids: list[str]) -> list[str]:
+    def unfinished_lines(self, event_ids: Sequence[str]) -> list[str]:
         """What still waits, or is still claimed; empty when all is done."""
         with self.redis_client() as client:
             lengths = {

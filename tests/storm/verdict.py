@@ -14,6 +14,8 @@ from shared.domain import CommandKind, OutcomeCode
 from tests.storm.journal import SentCommand, Told
 
 KEY_REUSED = "idempotency-key-reused"
+STALE_SECONDS_MAX = 20.0
+"""How long a job may be said to wait after a later one was done: its worker may have died in between."""
 BOOKING_NOT_FOUND = OutcomeCode.BOOKING_NOT_FOUND.value
 
 
@@ -104,7 +106,7 @@ def judge(evidence: Evidence, further: Mapping[str, Sequence[str]]) -> Verdict:
         LOST: list(_lost(evidence.commands, ledger)),
         DUPLICATED: list(_unexplained(evidence)),
         OUT_OF_ORDER: [*_gaps(evidence), *_overtaken(evidence.commands, ledger)],
-        UNTRUE: list(_untrue(evidence.commands, ledger, repeated)),
+        UNTRUE: [*_untrue(evidence.commands, ledger, repeated), *_stale(evidence.commands, ledger)],
         UNANSWERED: [
             f"{_name(command)}: job {command.job_id} is not done, as its client is told"
             for command in evidence.commands
@@ -160,17 +162,38 @@ def _gaps(evidence: Evidence) -> Iterator[str]:
             yield f"event {event_id}: positions are not 1 to {applied_position} without a gap"
 
 
-def _overtaken(commands: Iterable[SentCommand], ledger: Mapping[str, LedgerRow]) -> Iterator[str]:
-    """Who was told of their place before another even sent their command stands before that one."""
-    events: dict[str, list[tuple[int, SentCommand, float]]] = defaultdict(list)
+def _stale(commands: Iterable[SentCommand], ledger: Mapping[str, LedgerRow]) -> Iterator[str]:
+    """Said to wait long after one that stands behind it was done."""
+    for line in _lines(commands, ledger).values():
+        later_done_at = float("inf")
+        for position, command in sorted(line, key=lambda entry: entry[0], reverse=True):
+            for told in command.told:
+                seconds = told.sent_at - later_done_at
+                if not told.is_done and seconds > STALE_SECONDS_MAX:
+                    later = f"one behind position {position} was done {seconds:.0f} s before"
+                    yield f"{_name(command)}: job {told.job_id} is not done, as its client is told, but {later}"
+            done_at = min((told.told_at for told in command.told if told.is_done), default=float("inf"))
+            later_done_at = min(later_done_at, done_at)
+
+
+def _lines(
+    commands: Iterable[SentCommand], ledger: Mapping[str, LedgerRow]
+) -> Mapping[str, Sequence[tuple[int, SentCommand]]]:
+    """By event: its commands that were applied, each with its position."""
+    lines: dict[str, list[tuple[int, SentCommand]]] = defaultdict(list)
     for command in commands:
         row = ledger.get(_job_id(command))
         if row is not None:
-            told_at = min((told.told_at for told in command.told if told.says_accepted), default=float("inf"))
-            events[command.event_id].append((row.position, command, told_at))
-    for line in events.values():
+            lines[row.event_id].append((row.position, command))
+    return lines
+
+
+def _overtaken(commands: Iterable[SentCommand], ledger: Mapping[str, LedgerRow]) -> Iterator[str]:
+    """Who was told of their place before another even sent their command stands before that one."""
+    for line in _lines(commands, ledger).values():
         latest: SentCommand | None = None
-        for _, command, told_at in sorted(line, key=lambda entry: entry[0]):
+        for _, command in sorted(line, key=lambda entry: entry[0]):
+            told_at = min((told.told_at for told in command.told if told.says_accepted), default=float("inf"))
             if latest is not None and latest.first_sent_at > told_at:
                 yield f"{_name(latest)} stands before {_name(command)}, and was sent after that was accepted"
             if latest is None or command.first_sent_at > latest.first_sent_at:

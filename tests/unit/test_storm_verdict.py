@@ -162,3 +162,11 @@ def test_whoever_was_accepted_hears_what_became_of_it() -> None:
     waiting = told("a", position=1, at=1.0, is_done=False)
     verdict = verdict_over([booking("a", waiting)], [row("a", 1)])
     assert set(verdict.violations) == {UNANSWERED}
+
+
+def test_a_job_does_not_wait_long_after_a_later_one_was_done() -> None:
+    commands = [
+        booking("a", told("a", position=1, at=50.0, is_done=False), told("a", position=1, at=51.0)),
+        booking("b", told("b", position=2, at=1.0)),
+    ]
+    assert set(verdict_over(commands, [row("a", 1), row("b", 2)]).violations) == {UNTRUE}
