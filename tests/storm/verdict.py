@@ -170,8 +170,8 @@ def _stale(commands: Iterable[SentCommand], ledger: Mapping[str, LedgerRow]) -> 
             for told in command.told:
                 seconds = told.sent_at - later_done_at
                 if not told.is_done and seconds > STALE_SECONDS_MAX:
-                    later = f"one behind position {position} was done {seconds:.0f} s before"
-                    yield f"{_name(command)}: job {told.job_id} is not done, as its client is told, but {later}"
+                    later = f"one behind its position {position} was done {seconds:.0f} s before"
+                    yield f"{_name(command)}: told that job {told.job_id} is not done, but {later}"
             done_at = min((told.told_at for told in command.told if told.is_done), default=float("inf"))
             later_done_at = min(later_done_at, done_at)
 
