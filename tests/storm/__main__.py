@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -29,12 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seed=parsed.seed,
         fault=parsed.fault,
     )
+    # Whoever stops it gets the disks unmounted and the processes ended, as by Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="onsale-storm-"))
     try:
         result = run_storm(options, folder, _show)
     except UnknownFault as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     finally:
         _end_line()
     print(render(result))

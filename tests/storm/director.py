@@ -171,10 +171,11 @@ class Storm:
         work = self._loop.submit(run_clients(clients, stopping))
         try:
             yield
-        finally:
             self._loop.call(_set(stopping))
             self._doing = "the clients see their last command through"
             self._tend_until(work, CLIENTS_END_SECONDS_MAX)
+        finally:
+            work.cancel()
 
     def _make_clients(self, events: Sequence[SaleEvent], count: int) -> list[Client]:
         return [
