@@ -200,6 +200,15 @@ class Cluster:
             lengths |= {key: int(client.zcard(key)) for key in (keys.READY, keys.LEASED)}
         return [f"{key} has {length} entries" for key, length in lengths.items() if length]
 
+    def waiting_job_ids(self, event_ids: Sequence[str]) -> set[str]:
+        """The commands that still stand in these lines."""
+        with self.redis_client() as client:
+            return {
+                job_id.decode(errors="replace")
+                for event_id in event_ids
+                for job_id in client.lrange(f"{keys.ORDER}{event_id}", 0, -1)
+            }
+
     def leaked_processes(self) -> list[str]:
         """After the end: what of it still runs."""
         own = psutil.Process().children(recursive=True)

@@ -134,7 +134,12 @@ class Storm:
         self._await_empty_lines(event_ids)
         self._ask_for_the_rest(events)
         self._verify()
-        return read_evidence(self._cluster.postgres.url, self.journal.commands, self._foreign_job_ids)
+        return read_evidence(
+            self._cluster.postgres.url,
+            self.journal.commands,
+            foreign_job_ids=self._foreign_job_ids,
+            waiting_job_ids=self._cluster.waiting_job_ids(event_ids),
+        )
 
     def complain(self, what: str, lines: Sequence[str]) -> None:
         """Note what is wrong, if anything."""
