@@ -39,6 +39,9 @@ class Evidence:
 
     commands: Sequence[SentCommand]
     foreign_job_ids: set[str]
+    """What the faults put in line."""
+    waiting_job_ids: set[str]
+    """What still stands in a line, and so is not lost."""
     rows: Sequence[LedgerRow]
     applied_positions: Mapping[str, int]
     """By event: the newest position, as its row says."""
@@ -65,7 +68,13 @@ UNTRUE = "answered wrongly"
 UNANSWERED = "accepted, but never answered"
 
 
-def read_evidence(database_url: str, commands: Sequence[SentCommand], foreign_job_ids: set[str]) -> Evidence:
+def read_evidence(
+    database_url: str,
+    commands: Sequence[SentCommand],
+    *,
+    foreign_job_ids: set[str],
+    waiting_job_ids: set[str],
+) -> Evidence:
     """Take the ledger from PostgreSQL."""
     connection = psycopg2.connect(database_url)
     try:
@@ -92,7 +101,11 @@ def read_evidence(database_url: str, commands: Sequence[SentCommand], foreign_jo
     finally:
         connection.close()
     return Evidence(
-        commands=commands, foreign_job_ids=foreign_job_ids, rows=rows, applied_positions=applied_positions
+        commands=commands,
+        foreign_job_ids=foreign_job_ids,
+        waiting_job_ids=waiting_job_ids,
+        rows=rows,
+        applied_positions=applied_positions,
     )
 
 
@@ -103,7 +116,7 @@ def judge(evidence: Evidence, further: Mapping[str, Sequence[str]]) -> Verdict:
         (row.payload["job_id"], row.position) for row in evidence.rows if row.kind is CommandKind.REPEAT
     }
     found = {
-        LOST: list(_lost(evidence.commands, ledger)),
+        LOST: list(_lost(evidence, ledger)),
         DUPLICATED: list(_unexplained(evidence)),
         OUT_OF_ORDER: [*_gaps(evidence), *_overtaken(evidence.commands, ledger)],
         UNTRUE: [*_untrue(evidence.commands, ledger, repeated), *_stale(evidence.commands, ledger)],
@@ -111,6 +124,7 @@ def judge(evidence: Evidence, further: Mapping[str, Sequence[str]]) -> Verdict:
             f"{_name(command)}: job {command.job_id} is not done, as its client is told"
             for command in evidence.commands
             if command.is_accepted and not command.is_answered
+            if command.job_id not in evidence.waiting_job_ids
         ],
         **further,
     }
@@ -125,11 +139,11 @@ def judge(evidence: Evidence, further: Mapping[str, Sequence[str]]) -> Verdict:
     )
 
 
-def _lost(commands: Iterable[SentCommand], ledger: Mapping[str, LedgerRow]) -> Iterator[str]:
-    """Accepted, and without an outcome."""
-    for command in commands:
+def _lost(evidence: Evidence, ledger: Mapping[str, LedgerRow]) -> Iterator[str]:
+    """Accepted, without an outcome, and no longer in line for one."""
+    for command in evidence.commands:
         for job_id in {told.job_id for told in command.told if told.job_id is not None}:
-            if job_id not in ledger:
+            if job_id not in ledger and job_id not in evidence.waiting_job_ids:
                 yield f"{_name(command)}: job {job_id} was accepted and is not in the ledger"
 
 

@@ -73,6 +73,7 @@ def verdict_over(
     evidence = Evidence(
         commands=commands,
         foreign_job_ids=set(),
+        waiting_job_ids=set(),
         rows=rows,
         applied_positions={EVENT: len(rows) if applied_position is None else applied_position},
     )
