@@ -3,7 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+<<<<<<< HEAD
 .PHONY: up test check format bench storm clean
+=======
+.PHONY: up test check format mutations bench clean
+>>>>>>> main
 
 up: $(VENV)/.local
 	@exec $(BIN)/python -m local
@@ -19,6 +23,9 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+mutations: $(VENV)/.dev
+	$(BIN)/python -m tests.mutations $(ARGS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench

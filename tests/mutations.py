@@ -1,0 +1,325 @@
+"""Breaks the code on purpose, one way for each invariant at least, and shows that a test notices.
+
+`python -m tests.mutations` copies the project, breaks the copy, runs the test that is named, and expects it
+to fail. With `--report FILE` the table goes between the marks in that file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+COPIED = ("api", "local", "shared", "tests", "worker", "pyproject.toml", "README.md", "requirements")
+SECONDS_MAX = 300
+AT_ONCE = 2
+BEGIN, END = "<!-- mutations -->", "<!-- /mutations -->"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutation:
+    """One break, and the test that must fail with it."""
+
+    invariant: str
+    what: str
+    path: str
+    old: str
+    new: str
+    test: str
+
+
+MUTATIONS = (
+    Mutation(
+        invariant="I1",
+        what="a booking is let through with one ticket too few",
+        path="shared/domain.py",
+        old="if command.ticket_count > draft.available_tickets:",
+        new="if command.ticket_count > draft.available_tickets + 1:",
+        test="tests/properties/test_apply_batch.py",
+    ),
+    Mutation(
+        invariant="I1",
+        what="the database does not count what others insert",
+        path="shared/database/migrations/versions/0002_seals_and_safety_net.py",
+        old="    for trigger in _TRIGGERS:\n        op.execute(trigger)\n",
+        new="    for trigger in _TRIGGERS[1:]:\n        op.execute(trigger)\n",
+        test="tests/integration/test_safety_net.py",
+    ),
+    Mutation(
+        invariant="I1",
+        what="a cancellation gives the tickets back twice",
+        path="shared/domain.py",
+        old="    if booking.status is BookingStatus.CANCELLED:\n",
+        new="    if False:\n",
+        test="tests/properties/test_apply_batch.py",
+    ),
+    Mutation(
+        invariant="I2",
+        what="what a user holds from earlier batches is not counted",
+        path="worker/batch.py",
+        old="statements.active_tickets_by_user(connection, event.id, user_ids) if user_ids else {}",
+        new="{}",
+        test="tests/faults/test_line_machine.py",
+    ),
+    Mutation(
+        invariant="I2",
+        what="the database lets others insert past the limit",
+        path="shared/database/migrations/versions/0002_seals_and_safety_net.py",
+        old="    WHERE held.tickets > events.max_tickets_per_user\n",
+        new="    WHERE false\n",
+        test="tests/integration/test_safety_net.py",
+    ),
+    Mutation(
+        invariant="I3",
+        what="commands are popped before the commit",
+        path="shared/line/scripts/common.lua",
+        old="redis.call('LRANGE', K.order .. event_id, 0, count - 1)",
+        new="redis.call('LPOP', K.order .. event_id, count) or {}",
+        test="tests/faults/test_crashes.py::test_a_worker_that_is_killed_at_any_boundary_is_made_up_for",
+    ),
+    Mutation(
+        invariant="I3",
+        what="the ledger is not asked whether a command was applied",
+        path="worker/batch.py",
+        old="return statements.find_ledger_records(connection, perhaps_applied) if perhaps_applied else {}",
+        new="return {}",
+        test="tests/faults/test_crashes.py::test_a_worker_that_is_killed_at_any_boundary_is_made_up_for",
+    ),
+    Mutation(
+        invariant="I3",
+        what="the line is trimmed by count, not by id",
+        path="shared/line/scripts/complete.lua",
+        old="while heads[length + 1] and completed[heads[length + 1]] do",
+        new="while heads[length + 1] do",
+        test="tests/faults/test_line_machine.py",
+    ),
+    Mutation(
+        invariant="I3",
+        what="a command that is sent again is accepted again",
+        path="shared/line/scripts/enqueue.lua",
+        old="  if known[1] then\n",
+        new="  if false then\n",
+        test="tests/faults/test_line_machine.py",
+    ),
+    Mutation(
+        invariant="I3",
+        what="the same Idempotency-Key gives a new job each time",
+        path="api/submit.py",
+        old="new_id() if key is None else keyed_job_id(ANYONE, key)",
+        new="new_id()",
+        test="tests/integration/test_idempotency.py",
+    ),
+    Mutation(
+        invariant="I3",
+        what="a withdrawal is noted and not heeded",
+        path="shared/line/codec.py",
+        old="        if Mark.WITHDRAWN in noted:\n",
+        new="        if False:\n",
+        test="tests/integration/test_withdraw.py",
+    ),
+    Mutation(
+        invariant="I4",
+        what="the position is given when a command is applied, whatever was promised",
+        path="worker/batch.py",
+        old="        if position > next_position:\n",
+        new="        if False:\n",
+        test="tests/integration/test_batch.py",
+    ),
+    Mutation(
+        invariant="I4",
+        what="a refused command uses up a position",
+        path="shared/line/scripts/enqueue.lua",
+        old="    answer(LINE_FULL, 0, line)\n",
+        new="    line.accepted = line.accepted + 1\n    answer(LINE_FULL, 0, line)\n",
+        test="tests/integration/test_line.py",
+    ),
+    Mutation(
+        invariant="I4",
+        what="applied commands that still stand in the line are counted twice",
+        path="shared/line/scripts/seed_event.lua",
+        old="      return position + behind\n",
+        new="      return applied + length\n",
+        test="tests/integration/test_line.py",
+    ),
+    Mutation(
+        invariant="I5",
+        what="a 202 does not wait for the replica",
+        path="shared/line/producer.py",
+        old="        if durable < replicas:\n",
+        new="        if False:\n",
+        test="tests/integration/test_outages.py",
+    ),
+    Mutation(
+        invariant="I5",
+        what="less durability than asked for is called ready",
+        path="api/routes/health.py",
+        old="_rank(durability) >= _rank(required)",
+        new="True",
+        test="tests/integration/test_api.py",
+    ),
+    Mutation(
+        invariant="I6",
+        what="the event's row is not locked",
+        path="shared/database/statements.py",
+        old="_LOCK_EVENT = _SELECT_EVENT.with_for_update()",
+        new="_LOCK_EVENT = _SELECT_EVENT",
+        test="tests/faults/test_interleavings.py",
+    ),
+    Mutation(
+        invariant="I6",
+        what="a consumer that has lost its claim takes it back",
+        path="shared/line/scripts/common.lua",
+        old="  return redis.call('HGET', K.event .. event_id, 'token') == token\n    and",
+        new="  return true\n    and",
+        test="tests/integration/test_line.py",
+    ),
+    Mutation(
+        invariant="I6",
+        what="a consumer frozen with the row locked keeps it",
+        path="shared/database/engine.py",
+        old='"idle_timeout": f"{idle_ms:.0f}ms"',
+        new='"idle_timeout": "0"',
+        test="tests/integration/test_outages.py",
+    ),
+    Mutation(
+        invariant="I7",
+        what="finished jobs stay in Redis for ever",
+        path="shared/line/scripts/complete.lua",
+        old="  redis.call('EXPIRE', key, ttl)\n  if status == 'failed'",
+        new="  if status == 'failed'",
+        test="tests/integration/test_line.py",
+    ),
+    Mutation(
+        invariant="I7",
+        what="the ledger is not asked for a job that Redis has forgotten",
+        path="api/jobs.py",
+        old="    entry = await context.ledger.find(job_id)\n",
+        new="    entry = None\n",
+        test="tests/integration/test_api.py",
+    ),
+    Mutation(
+        invariant="I8",
+        what="the queue is not registered with RQ",
+        path="shared/line/scripts/enqueue.lua",
+        old="    redis.call('SADD', K.rq_queues, queue_key(event_id))\n",
+        new="",
+        test="tests/integration/test_rq_tools.py",
+    ),
+    Mutation(
+        invariant="I8",
+        what="a queue without work stays listed",
+        path="shared/line/scripts/sweep.lua",
+        old="      redis.call('SREM', K.rq_queues, key)\n",
+        new="",
+        test="tests/integration/test_line.py",
+    ),
+    Mutation(
+        invariant="I9",
+        what="the line has no bound",
+        path="shared/line/scripts/enqueue.lua",
+        old="  elseif line.length >= line_length_max then\n",
+        new="  elseif false then\n",
+        test="tests/integration/test_line.py",
+    ),
+    Mutation(
+        invariant="I9",
+        what="a frozen PostgreSQL is waited for without end",
+        path="shared/database/deadlines.py",
+        old="                    if deadline < now:\n",
+        new="                    if False:\n",
+        test="tests/integration/test_outages.py",
+    ),
+    Mutation(
+        invariant="I10",
+        what="a command that can't be read is an error of the worker",
+        path="shared/line/codec.py",
+        old="    except UNREADABLE as error:\n        reason",
+        new="    except LookupError as error:\n        reason",
+        test="tests/integration/test_rq_tools.py tests/unit/test_codec.py",
+    ),
+    Mutation(
+        invariant="I10",
+        what="a foreign job at the head of RQ's list is left there",
+        path="shared/line/scripts/remove_strays.lua",
+        old="  redis.call('LPOP', queue_key(event_id))\n",
+        new="",
+        test="tests/integration/test_line.py",
+    ),
+)
+
+
+def caught_by(mutation: Mutation) -> str | None:
+    """The first test that fails with this break, or None if none does."""
+    with tempfile.TemporaryDirectory(prefix="onsale-mutation-") as folder:
+        copy = Path(folder)
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, copy / name)
+        broken = copy / mutation.path
+        broken.write_text(broken.read_text().replace(mutation.old, mutation.new))
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            *mutation.test.split(),
+        ]
+        try:
+            ended = subprocess.run(
+                command, cwd=copy, capture_output=True, text=True, timeout=SECONDS_MAX, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return f"{mutation.test} (did not end)"
+        return _failed_test(ended.stdout) if ended.returncode == 1 else None
+
+
+def _failed_test(output: str) -> str | None:
+    for line in output.splitlines():
+        if line.startswith(("FAILED tests/", "ERROR tests/")):
+            return line.partition(" ")[2].partition(" - ")[0]
+    return None
+
+
+def table(caught: Sequence[tuple[Mutation, str | None]]) -> str:
+    """The breaks and what noticed them, as Markdown."""
+    lines = ["| invariant | break | noticed by |", "| --- | --- | --- |"]
+    for mutation, test in caught:
+        noticed_by = f"`{test}`" if test else "**nothing**"
+        lines.append(f"| {mutation.invariant} | {mutation.what} (`{mutation.path}`) | {noticed_by} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run all; gives 1 if a break goes unnoticed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=__doc__)
+    parser.add_argument("--report", type=Path, help="a file with the marks between which the table goes")
+    parser.add_argument("--only", default="", help="breaks whose description has this text")
+    arguments = parser.parse_args()
+    chosen = [mutation for mutation in MUTATIONS if arguments.only in mutation.what]
+    caught = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for mutation, test in zip(chosen, pool.map(caught_by, chosen), strict=True):
+            print(f"{mutation.invariant} {mutation.what}: {test or 'NOT NOTICED'}", flush=True)
+            caught.append((mutation, test))
+    if arguments.report:
+        text = arguments.report.read_text()
+        before, after = text.split(BEGIN)[0], text.split(END)[1]
+        arguments.report.write_text(f"{before}{BEGIN}\n{table(caught)}\n{END}{after}")
+    return 0 if all(test for _, test in caught) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
