@@ -167,8 +167,8 @@ class Cluster:
                 # Where its disk is full, it can't; its log says why.
                 with suppress(ServerFailed):
                     part.start()
-            if part.pid is not None:
-                self.pids[part.pid] = part.name
+            if part.process is not None:
+                self.pids[part.process.pid] = part.name
 
     def run_program(self, *arguments: str) -> tuple[int, str]:
         """Run a command of `python -m worker` with a direct way to the servers; its status and output."""
