@@ -166,6 +166,7 @@ def _line_up_unreadable_commands(target: Target, random: Random) -> Iterator[Non
         {"v": COMMAND_VERSION, "kind": CommandKind.BOOK.value, "user_id": "ann", "ticket_count": -1},
     ]
     for payload in unreadable:
+        # The line for RQ's tools names it where the kind is not that of a booking.
         payload.setdefault("booking_id", "")
         submission = Submission(job_id=new_id(), event_id=event_id, payload=payload)
         target.foreign_job_ids.add(submission.job_id)
