@@ -3,11 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-<<<<<<< HEAD
-.PHONY: up test check format bench storm clean
-=======
-.PHONY: up test check format mutations bench clean
->>>>>>> main
+.PHONY: up test check format mutations bench storm clean
 
 up: $(VENV)/.local
 	@exec $(BIN)/python -m local
