@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test check format mutations bench clean
+.PHONY: up test check format mutations bench storm clean
 
 up: $(VENV)/.local
 	@exec $(BIN)/python -m local
@@ -25,6 +25,9 @@ mutations: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench
+
+storm: $(VENV)/.dev
+	$(BIN)/python -m tests.storm $(ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
