@@ -34,8 +34,8 @@ from worker.verify import Counts, Verifier
 logger = logging.getLogger("worker")
 
 THREAD_SWITCH_SECONDS = 0.0002
-"""How long one thread of a worker keeps the other waiting. One reads Redis's answers while the other computes;
-with Python's default of 5 ms the reader waits that long for each part of a long answer."""
+"""How long one thread of a worker keeps the other waiting. One reads Redis's answers while the other
+computes; with Python's default of 5 ms the reader waits that long for each part of a long answer."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
