@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test check format mutations bench storm clean
+.PHONY: up test check format mutations bench bench-quick storm clean
 
 up: $(VENV)/.local
 	@exec $(BIN)/python -m local
@@ -24,7 +24,10 @@ mutations: $(VENV)/.dev
 	$(BIN)/python -m tests.mutations $(ARGS)
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(ARGS)
+
+bench-quick: $(VENV)/.dev
+	$(BIN)/python -m bench --quick
 
 storm: $(VENV)/.dev
 	$(BIN)/python -m tests.storm $(ARGS)

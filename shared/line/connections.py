@@ -17,6 +17,9 @@ from shared import limits
 from shared.errors import LineUnavailable
 from shared.settings import Settings
 
+_UVLOOP_CLOSED = "the handler is closed"
+"""What uvloop says, as a RuntimeError, to who writes on a connection that was lost a moment ago."""
+
 _BACKOFF = ExponentialBackoff(cap=0.2, base=0.02)
 
 
@@ -63,4 +66,8 @@ def line_errors() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
+        raise LineUnavailable(f"Redis: {error}") from error
+    except RuntimeError as error:
+        if _UVLOOP_CLOSED not in str(error):
+            raise
         raise LineUnavailable(f"Redis: {error}") from error

@@ -1,0 +1,43 @@
+"""The measures by name, in the order in which they run, with about how long each takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.measures import accepts, drain, growth, hot_event, latency, memory, quiet, reads, scaling
+from bench.options import Options
+from bench.outcome import Outcome
+
+Run = Callable[[Options, Callable[[str], None]], Outcome]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """One measure: `seconds` estimates how long it takes with these options."""
+
+    run: Run
+    seconds: Callable[[Options], float]
+
+
+MEASURES: dict[str, Measure] = {
+    "hot-event": Measure(run=hot_event.run, seconds=lambda o: 75 + o.rounds * 4 * (o.seconds + 7)),
+    "accepts": Measure(run=accepts.run, seconds=lambda o: o.rounds * 3 * (o.seconds + 4)),
+    "drain": Measure(run=drain.run, seconds=lambda o: 30 + o.rounds * (12 + o.line / 4_000)),
+    "steady": Measure(run=latency.run_steady, seconds=lambda o: (o.rounds + 1) * (o.seconds + 8)),
+    "stampede": Measure(run=latency.run_stampede, seconds=lambda o: o.rounds * 16),
+    "reads": Measure(run=reads.run, seconds=lambda o: 2 * o.seconds + 8),
+    "scaling": Measure(run=scaling.run, seconds=lambda o: 3 * (10 + o.line / 4_000)),
+    "quiet": Measure(run=quiet.run, seconds=lambda o: 45),
+    "growth": Measure(run=growth.run, seconds=lambda o: 60 + o.growth_rows / 15_000 + o.growth_line / 10_000),
+    "memory": Measure(run=memory.run, seconds=lambda o: 10 + o.memory_seconds),
+}
+
+QUICK = ("hot-event", "accepts", "drain")
+
+FLOORS = {
+    ("hot-event", "ratio_to_synchronous"): 10.0,
+    ("accepts", "ratio_to_hello"): 0.6,
+    ("drain", "share_of_copy"): 0.3,
+}
+"""Below these `make bench-quick` fails: 70 % of what was reached when they were set."""

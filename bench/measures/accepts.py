@@ -1,0 +1,74 @@
+"""Durable accepts per second of one API process, next to FastAPI's hello world and a bare ASGI server."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from bench.load import book_for
+from bench.options import Options, scratch
+from bench.outcome import Bar, Goal, Outcome
+from bench.stack import stack
+from bench.targets import serve
+
+RATIO_TO_HELLO = 1.2
+WARM_UP_SECONDS = 1
+HELLO_EVENT = "01a206d1-0000-7000-8000-000000000000"
+
+
+def run(options: Options, say: Callable[[str], None]) -> Outcome:
+    """All three in turn, so often as there are rounds."""
+    figures: dict[str, list[float]] = {"FastAPI hello world": [], "bare ASGI": [], "Onsale": []}
+    for number in range(1, options.rounds + 1):
+        with _peer("bench.peers.hello:app") as base_url:
+            figures["FastAPI hello world"].append(_accepts(base_url, HELLO_EVENT, options))
+        with _peer("bench.peers.bare:app") as base_url:
+            figures["bare ASGI"].append(_accepts(base_url, HELLO_EVENT, options))
+        with scratch() as directory, stack(directory) as onsale:
+            onsale.start_api()
+            event = onsale.make_event()
+            figures["Onsale"].append(_accepts(onsale.base_url, event.id, options))
+        say(
+            f"  round {number}: "
+            + ", ".join(f"{name} {values[-1]:,.0f}/s" for name, values in figures.items())
+        )
+    ratio = statistics.median(
+        ours / hello for ours, hello in zip(figures["Onsale"], figures["FastAPI hello world"], strict=True)
+    )
+    medians = {name: statistics.median(values) for name, values in figures.items()}
+    return Outcome(
+        title="Durable accepts of one API process",
+        explanation=(
+            "Answers of 202 per second with no worker running: each command validated, given its position and"
+            " fsynced. The hello world has the same path, body model and answer, and does nothing."
+        ),
+        columns=("", "answers/s", "times hello world"),
+        rows=[
+            (name, f"{value:,.0f}", f"{value / medians['FastAPI hello world']:.2f}")
+            for name, value in medians.items()
+        ],
+        goals=[
+            Goal(
+                asked=f"≥ {RATIO_TO_HELLO} times FastAPI's hello world",
+                reached=f"{ratio:.2f} times",
+                met=ratio >= RATIO_TO_HELLO,
+            )
+        ],
+        figures={"per_second": figures, "ratio_to_hello": ratio},
+        plot=[Bar(label=name, value=value, ours=name == "Onsale") for name, value in medians.items()],
+        unit="answers/s",
+    )
+
+
+def _accepts(base_url: str, event_id: str, options: Options) -> float:
+    book_for(WARM_UP_SECONDS, connections=options.connections, base_url=base_url, event_id=event_id)
+    load = book_for(options.seconds, connections=options.connections, base_url=base_url, event_id=event_id)
+    return load.accepted / load.seconds
+
+
+@contextmanager
+def _peer(application: str) -> Iterator[str]:
+    with scratch() as directory, ExitStack() as exits:
+        base_url, _ = serve(exits, application, {}, directory)
+        yield base_url

@@ -1,0 +1,172 @@
+"""Time from submit to result at a steady rate, and at the moment of a stampede."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+
+import httpx
+import uvloop
+
+from bench.clients import Client, connect_clients, percentile
+from bench.measure import TICKETS
+from bench.options import Options, scratch
+from bench.outcome import Goal, Outcome
+from bench.stack import stack
+from bench.targets import PeerSetting, synchronous_peer
+
+PER_SECOND = 1_000
+PEER_PER_SECOND = 100
+CONNECTIONS = 200
+WARM_UP_SECONDS = 2
+P50_MS, P99_MS = 5.0, 25.0
+STAMPEDE_TICKETS = 1_000
+STAMPEDE_SECONDS = 3.0
+ANSWERED_BY_THE_RULES = (201, 400)
+
+
+def run_steady(options: Options, say: Callable[[str], None]) -> Outcome:
+    """Open loop: requests leave at their time, whether or not earlier ones have been answered."""
+    ours: list[float] = []
+    for number in range(1, options.rounds + 1):
+        with scratch() as directory, stack(directory) as onsale:
+            onsale.start_api()
+            onsale.start_worker()
+            event = onsale.make_event()
+            times = uvloop.run(_steady(onsale.base_url, event.id, PER_SECOND, options.seconds))
+        ours += times
+        say(f"  round {number}: p50 {percentile(times, 0.5):.1f} ms, p99 {percentile(times, 0.99):.1f} ms")
+    with (
+        scratch() as directory,
+        synchronous_peer(
+            directory, PeerSetting(processes=1, pool_size=5, pool_overflow=0, threads=5)
+        ) as target,
+    ):
+        made = httpx.post(f"{target.base_url}/events", json={"name": "Benchmark", "total_tickets": TICKETS})
+        peer = uvloop.run(_steady(target.base_url, made.json()["id"], PEER_PER_SECOND, options.seconds))
+    p50, p99 = percentile(ours, 0.5), percentile(ours, 0.99)
+    rows = [
+        (name, f"{rate:,}/s", *(f"{percentile(times, share):.1f} ms" for share in (0.5, 0.9, 0.99, 0.999)))
+        for name, rate, times in (
+            ("Onsale, `Prefer: wait`", PER_SECOND, ours),
+            ("synchronous", PEER_PER_SECOND, peer),
+        )
+    ]
+    return Outcome(
+        title="From submit to result at a steady rate",
+        explanation=(
+            f"{CONNECTIONS} connections; each request has its time to leave, and is timed from then on,"
+            " so that a"
+            " slow answer counts against those that had to wait behind it (no coordinated omission). The"
+            " clients"
+            " share the processor."
+        ),
+        columns=("", "arrivals", "p50", "p90", "p99", "p99.9"),
+        rows=rows,
+        goals=[
+            Goal(
+                asked=f"p50 ≤ {P50_MS:.0f} ms, p99 ≤ {P99_MS:.0f} ms at {PER_SECOND:,}/s",
+                reached=f"p50 {p50:.1f} ms, p99 {p99:.1f} ms",
+                met=p50 <= P50_MS and p99 <= P99_MS,
+            )
+        ],
+        figures={"p50_ms": p50, "p99_ms": p99, "peer_p50_ms": percentile(peer, 0.5), "requests": len(ours)},
+    )
+
+
+async def _steady(base_url: str, event_id: str, per_second: int, seconds: int) -> list[float]:
+    """Milliseconds from each request's time to leave until its result; the warm-up is left out."""
+    free = deque(await connect_clients(base_url, CONNECTIONS))
+    released = asyncio.Semaphore(CONNECTIONS)
+    taken: list[tuple[float, float]] = []
+    begin = time.monotonic() + 0.1
+
+    async def send(number: int, due: float) -> None:
+        async with released:
+            client = free.popleft()
+            status, document = await _book(client, event_id, f"user{number}")
+            taken.append((due, time.monotonic()))
+            free.append(client)
+            if status != 201:
+                raise RuntimeError(f"{status}: {document}")
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(per_second * (seconds + WARM_UP_SECONDS)):
+            due = begin + number / per_second
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            group.create_task(send(number, due))
+    for client in free:
+        client.close()
+    return [(done - due) * 1000 for due, done in taken if due >= begin + WARM_UP_SECONDS]
+
+
+async def _book(client: Client, event_id: str, user_id: str) -> tuple[int, object]:
+    body = {"user_id": user_id, "ticket_count": 1}
+    return await client.post(f"/events/{event_id}/bookings", body, Prefer="wait=30")
+
+
+def run_stampede(options: Options, say: Callable[[str], None]) -> Outcome:
+    """Everyone is connected; then everyone asks at once."""
+    clients = options.stampede_clients
+    finished: list[float] = []
+    median_waits: list[float] = []
+    answers: Counter[int] = Counter()
+    for number in range(1, options.rounds + 1):
+        with scratch() as directory, stack(directory) as onsale:
+            onsale.start_api()
+            onsale.start_worker()
+            event = onsale.make_event(total_tickets=STAMPEDE_TICKETS)
+            waits, statuses = uvloop.run(_stampede(onsale.base_url, event.id, clients))
+        finished.append(max(waits))
+        median_waits.append(statistics.median(waits))
+        answers += Counter(statuses)
+        say(f"  round {number}: everyone answered after {finished[-1]:.2f} s, {dict(Counter(statuses))}")
+    everyone = statistics.median(finished)
+    right = set(answers) <= set(ANSWERED_BY_THE_RULES) and answers[201] == STAMPEDE_TICKETS * options.rounds
+    return Outcome(
+        title="A stampede",
+        explanation=(
+            f"{clients:,} clients, each with a connection of its own, ask at the same moment for one of"
+            f" {STAMPEDE_TICKETS:,} tickets and wait for the result (`Prefer: wait=30`). One API process, one"
+            " worker; the clients share the processor."
+        ),
+        columns=("clients", "tickets", "booked", "refused", "half answered after", "all answered after"),
+        rows=[
+            (
+                f"{clients:,}",
+                f"{STAMPEDE_TICKETS:,}",
+                f"{answers[201] // options.rounds:,}",
+                f"{answers[400] // options.rounds:,}",
+                f"{statistics.median(median_waits):.2f} s",
+                f"{everyone:.2f} s",
+            )
+        ],
+        goals=[
+            Goal(
+                asked=f"everyone has a final answer in {STAMPEDE_SECONDS:.0f} s; no error but refusals",
+                reached=f"{everyone:.2f} s; answers {dict(sorted(answers.items()))}",
+                met=everyone <= STAMPEDE_SECONDS and right,
+            )
+        ],
+        figures={
+            "all_answered_seconds": finished,
+            "answers": {str(key): value for key, value in answers.items()},
+        },
+    )
+
+
+async def _stampede(base_url: str, event_id: str, count: int) -> tuple[list[float], list[int]]:
+    clients = await connect_clients(base_url, count)
+    begin = time.monotonic()
+
+    async def ask(number: int, client: Client) -> tuple[float, int]:
+        status, _ = await _book(client, event_id, f"user{number}")
+        return time.monotonic() - begin, status
+
+    answered = await asyncio.gather(*(ask(number, client) for number, client in enumerate(clients)))
+    for client in clients:
+        client.close()
+    return [seconds for seconds, _ in answered], [status for _, status in answered]

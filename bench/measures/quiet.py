@@ -1,0 +1,47 @@
+"""What it costs while nothing happens: thousands of open events and idle workers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from bench.options import Options, scratch
+from bench.outcome import Goal, Outcome
+from bench.stack import stack, used_between
+
+EVENTS = 10_000
+WORKERS = 4
+SECONDS = 20
+SHARE_OF_A_CORE = 0.02
+
+
+def run(options: Options, say: Callable[[str], None]) -> Outcome:
+    """Count the processor time of every process for a while."""
+    events = EVENTS if options.rounds > 1 else EVENTS // 10
+    with scratch() as directory, stack(directory) as onsale:
+        onsale.make_quiet_events(events)
+        onsale.start_api()
+        for number in range(1, WORKERS + 1):
+            onsale.start_worker(f"worker-{number}")
+        time.sleep(5)
+        before = onsale.processor_seconds()
+        time.sleep(SECONDS)
+        used = used_between(before, onsale.processor_seconds())
+        onsale.check()
+    shares = {name: seconds / SECONDS for name, seconds in used.items()}
+    total = sum(shares.values())
+    say(f"  {total:.1%} of a core: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
+    return Outcome(
+        title="Idle",
+        explanation=f"{events:,} open events that nobody asks for, {WORKERS} workers, for {SECONDS} s.",
+        columns=("", "share of a core"),
+        rows=[*((name, f"{share:.2%}") for name, share in shares.items()), ("in all", f"{total:.2%}")],
+        goals=[
+            Goal(
+                asked=f"≤ {SHARE_OF_A_CORE:.0%} of a core in all",
+                reached=f"{total:.1%}",
+                met=total <= SHARE_OF_A_CORE,
+            )
+        ],
+        figures={"share_of_a_core": shares},
+    )

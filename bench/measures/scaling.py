@@ -1,0 +1,103 @@
+"""More workers: eight busy events, drained by one, two and four of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from bench.options import Options, scratch
+from bench.outcome import Bar, Goal, Outcome
+from bench.processes import BenchmarkError
+from bench.stack import stack, used_between
+
+EVENTS = 8
+WORKERS = (1, 2, 4)
+CONSTANT_WITHIN = 0.15
+DRAIN_SECONDS_MAX = 300.0
+
+
+def run(options: Options, say: Callable[[str], None]) -> Outcome:
+    """Fill eight lines, start the workers, and time until all are empty."""
+    per_second: dict[int, float] = {}
+    microseconds: dict[int, dict[str, float]] = {}
+    commands = options.line // EVENTS
+    for workers in WORKERS:
+        per_second[workers], used = _drain_all(workers, commands)
+        microseconds[workers] = {name: seconds * 1e6 / (commands * EVENTS) for name, seconds in used.items()}
+        say(
+            f"  {workers} workers: {per_second[workers]:,.0f}/s,"
+            f" {sum(microseconds[workers].values()):.0f} µs each"
+        )
+    cost = {workers: sum(parts.values()) for workers, parts in microseconds.items()}
+    change = max(cost.values()) / cost[1] - 1
+    busy = sum(cost[workers] * per_second[workers] for workers in WORKERS[-1:]) / 1e6
+    limit = _limit(busy, microseconds[WORKERS[-1]])
+    parts = list(microseconds[1])
+    return Outcome(
+        title="More workers",
+        explanation=(
+            f"{EVENTS} events with {commands:,} bookings each in line. Processor time is that of all"
+            " processes, per"
+            f" command. {limit}"
+        ),
+        columns=("workers", "commands/s", *(f"µs of {part}" for part in parts), "µs in all"),
+        rows=[
+            (
+                str(workers),
+                f"{per_second[workers]:,.0f}",
+                *(f"{microseconds[workers].get(part, 0.0):.0f}" for part in parts),
+                f"{cost[workers]:.0f}",
+            )
+            for workers in WORKERS
+        ],
+        goals=[
+            Goal(
+                asked=f"processor time per command constant (within {CONSTANT_WITHIN:.0%})",
+                reached=f"{change:+.0%} at most",
+                met=change <= CONSTANT_WITHIN,
+            )
+        ],
+        figures={"per_second": per_second, "processor_microseconds": microseconds},
+        plot=[
+            Bar(label=f"{workers} worker{'s' if workers > 1 else ''}", value=value, ours=True)
+            for workers, value in per_second.items()
+        ],
+        unit="commands/s",
+    )
+
+
+def _limit(busy_cores: float, parts: dict[str, float]) -> str:
+    """What keeps more workers from doing more here."""
+    cores = len(os.sched_getaffinity(0))
+    most = max(parts, key=lambda name: parts[name])
+    if busy_cores > cores * 0.85:
+        return f"With {WORKERS[-1]} workers {busy_cores:.1f} of {cores} cores are busy: that is the limit."
+    return (
+        f"With {WORKERS[-1]} workers {busy_cores:.1f} of {cores} cores are busy; most of it is {most}:"
+        " waiting for the"
+        " disk and for each other is the limit."
+    )
+
+
+def _drain_all(workers: int, commands: int) -> tuple[float, dict[str, float]]:
+    with scratch() as directory, stack(directory) as onsale:
+        events = [onsale.make_event() for _ in range(EVENTS)]
+        for number, event in enumerate(events):
+            onsale.fill(event.id, commands, prefix=f"event{number}-user")
+        client = onsale.line()
+        for number in range(1, workers + 1):
+            onsale.start_worker(f"worker-{number}")
+        while not any(onsale.applied(client, event.id) for event in events):
+            time.sleep(0.002)
+        before = sum(onsale.applied(client, event.id) for event in events)
+        started, used = time.monotonic(), onsale.processor_seconds()
+        while sum(onsale.applied(client, event.id) for event in events) < commands * EVENTS:
+            onsale.check()
+            if time.monotonic() > started + DRAIN_SECONDS_MAX:
+                raise BenchmarkError(f"the lines were not drained in {DRAIN_SECONDS_MAX:.0f} s")
+            time.sleep(0.01)
+        seconds = time.monotonic() - started
+        spent = used_between(used, onsale.processor_seconds())
+        client.close()
+    return (commands * EVENTS - before) / seconds, spent
