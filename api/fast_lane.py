@@ -7,44 +7,48 @@ layers between (routing, dependencies, exception and exit stacks), which cost mo
 
 from __future__ import annotations
 
+import logging
 import re
 
-from fastapi import Response
+from fastapi import FastAPI, Response
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from api.context import ApiContext
-from api.problems import ProblemError, body_too_large, onsale_error_response, problem_response
+from api.problems import (
+    ProblemError,
+    body_too_large,
+    internal_error,
+    onsale_error_response,
+    problem_response,
+)
 from api.submit import SubmitHeaders, submit_booking
 from shared import limits
 from shared.errors import OnsaleError
+
+logger = logging.getLogger(__name__)
 
 _HEADERS = frozenset({b"content-type", b"prefer", b"idempotency-key"})
 _PATH = re.compile(r"/events/([^/]+)/bookings")
 
 
-class FastLane:
-    """An ASGI application that answers bookings itself and hands everything else on."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
-        path = _PATH.fullmatch(scope["path"]) if scope["type"] == "http" else None
-        if path is None or scope["method"] != "POST":
-            await self._app(scope, receive, send)
-            return
-        try:
-            response = await _answer(scope, receive, path[1])
-        except ClientDisconnect:
-            return
-        await response(scope, receive, send)
+async def answer_booking(app: FastAPI, scope: Scope, receive: Receive, send: Send) -> bool:
+    """Answer a booking; gives False if this is another request, which is then untouched."""
+    if scope["type"] != "http" or scope["method"] != "POST":
+        return False
+    path = _PATH.fullmatch(scope["path"])
+    if path is None:
+        return False
+    try:
+        response = await _answer(app.state.context, scope, receive, path[1])
+    except ClientDisconnect:
+        return True
+    await response(scope, receive, send)
+    return True
 
 
-async def _answer(scope: Scope, receive: Receive, event_id: str) -> Response:
+async def _answer(context: ApiContext, scope: Scope, receive: Receive, event_id: str) -> Response:
     headers = {name: value for name, value in scope["headers"] if name in _HEADERS}
-    context: ApiContext = scope["app"].state.context
     try:
         return await submit_booking(
             context,
@@ -60,6 +64,11 @@ async def _answer(scope: Scope, receive: Receive, event_id: str) -> Response:
         return problem_response(error.problem, error.headers)
     except OnsaleError as error:
         return onsale_error_response(error, path=scope["path"])
+    except ClientDisconnect:
+        raise
+    except Exception:
+        logger.exception("unexpected error")
+        return problem_response(internal_error())
 
 
 async def _body(receive: Receive) -> bytes:

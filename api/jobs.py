@@ -11,6 +11,8 @@ from shared.domain import CommandKind, JobStatus, OutcomeCode
 from shared.line.producer import Acceptance, JobRecord, Submission
 from shared.records import BookingView, CommandPayload, JobResult, LedgerRecord, booked_view, job_result
 
+_QUEUED = JobStatus.QUEUED.value
+
 
 class JobDocument(TypedDict):
     """A job as JSON."""
@@ -120,21 +122,21 @@ def _waiting_document(
     booking_id: str | None,
 ) -> JobDocument:
     ahead = max(position - applied - 1, 0)
-    return JobDocument(
-        id=job_id,
-        kind=kind,
-        event_id=event_id,
-        status=JobStatus.QUEUED.value,
-        done=False,
-        created_at=created_at,
-        finished_at=None,
-        position=position,
-        ahead=ahead,
-        estimated_wait_seconds=round(ahead / rate, 3) if rate else None,
-        booking_id=booking_id,
-        booking=None,
-        error=None,
-    )
+    return {
+        "id": job_id,
+        "kind": kind,
+        "event_id": event_id,
+        "status": _QUEUED,
+        "done": False,
+        "created_at": created_at,
+        "finished_at": None,
+        "position": position,
+        "ahead": ahead,
+        "estimated_wait_seconds": round(ahead / rate, 3) if rate else None,
+        "booking_id": booking_id,
+        "booking": None,
+        "error": None,
+    }
 
 
 def _booking_id(job_id: str, kind: str, named: str | None) -> str | None:

@@ -235,8 +235,13 @@ def onsale_error_response(error: OnsaleError, *, path: str) -> Response:
 def _answer_unexpected(request: Request, error: Exception) -> Response:
     """Starlette logs the traceback of what arrives here."""
     log_event(logger, logging.ERROR, "unexpected error", path=request.url.path, reason=repr(error))
-    return problem_response(
-        problem("internal-error", "Internal error", 500, "Something went wrong on our side. Try again later.")
+    return problem_response(internal_error())
+
+
+def internal_error() -> ProblemDocument:
+    """Something is wrong with us."""
+    return problem(
+        "internal-error", "Internal error", 500, "Something went wrong on our side. Try again later."
     )
 
 

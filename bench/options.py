@@ -20,7 +20,7 @@ class Options:
 
     rounds: int = 3
     seconds: int = 8
-    connections: int = 64
+    connections: int = 256
     line: int = 100_000
     """Commands in a full line that is drained."""
     growth_rows: int = 5_000_000

@@ -14,7 +14,7 @@ import psutil
 from redis import Redis
 
 from bench.processes import Process, check_alive, running
-from bench.targets import migrate_database, serve
+from bench.targets import ONSALE_OPTIONS, migrate_database, serve
 from local.servers import PostgresServer, ValkeyServer
 from shared.clock import SystemClock
 from shared.database import statements
@@ -49,7 +49,9 @@ class Stack:
 
     def start_api(self) -> None:
         """Start an API process and wait until it answers."""
-        self.base_url, processes = serve(self._exits, "api.main:app", self.environment, self.directory)
+        self.base_url, processes = serve(
+            self._exits, "api.main:app", self.environment, self.directory, ONSALE_OPTIONS
+        )
         self.processes |= processes
 
     def start_worker(self, name: str = "worker-1") -> None:

@@ -13,6 +13,9 @@ from local.servers import PostgresServer, ValkeyServer
 
 MIGRATE_SECONDS_MAX = 60.0
 SYNCHRONOUS = "bench.peers.synchronous:app"
+ONSALE_OPTIONS = ["--http", "api.http_protocol:HttpProtocol"]
+"""As `make up` and the image start it."""
+
 ATOMIC_UPDATE = "bench.peers.atomic_update:app"
 
 
@@ -80,7 +83,7 @@ def onsale(directory: Path, workers: int) -> Iterator[Target]:
         valkey = stack.enter_context(ValkeyServer(directory / "valkey"))
         environment = {"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url}
         migrate_database(environment, directory)
-        base_url, processes = serve(stack, "api.main:app", environment, directory)
+        base_url, processes = serve(stack, "api.main:app", environment, directory, ONSALE_OPTIONS)
         for number in range(1, workers + 1):
             name = f"worker-{number}"
             command = [sys.executable, "-m", "worker"]

@@ -6,6 +6,7 @@ Beside a data folder `data` there are `data.log`, `data.lock` and, for PostgreSQ
 from __future__ import annotations
 
 import fcntl
+import os
 import signal
 import subprocess
 import time
@@ -42,6 +43,7 @@ class Server(ABC):
     name: ClassVar[str]
     _stop_signal: ClassVar[signal.Signals]
     _kill_signal: ClassVar[signal.Signals]
+    _environment: Mapping[str, str] = NO_SETTINGS
 
     def __init__(
         self, data_directory: Path, *, port: int | None = None, settings: Mapping[str, str] = NO_SETTINGS
@@ -151,6 +153,7 @@ class Server(ABC):
         self.process = subprocess.Popen(
             self._command(),
             cwd="/",
+            env={**os.environ, **self._environment},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

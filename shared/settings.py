@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     stretch_seconds_max: Annotated[
         float, Field(gt=0, le=60, description="time with one event before others get their turn")
     ] = 0.25
+    linger_ms: Annotated[
+        float, Field(ge=0, le=100, description="how long a busy line may grow before its next small batch")
+    ] = 8.0
     lease_seconds: Annotated[
         float,
         Field(
@@ -81,7 +84,7 @@ class Settings(BaseSettings):
         Field(
             ge=1, le=86_400, description="how long Redis keeps a finished job; the ledger keeps it for ever"
         ),
-    ] = 500
+    ] = 120
     failure_ttl_seconds: Annotated[
         int, Field(ge=1, le=31_536_000, description="how long Redis keeps a failed job")
     ] = 86_400

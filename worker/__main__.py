@@ -16,6 +16,7 @@ from types import FrameType
 from pydantic import ValidationError
 
 from shared.clock import SystemClock
+from shared.collector import calm_collector
 from shared.database.engine import Database
 from shared.database.migrate import migrate
 from shared.identifiers import canonical_id
@@ -126,6 +127,7 @@ def consume(settings: Settings) -> None:
     def stop(_signal: int, _frame: FrameType | None) -> None:
         worker.stop()
 
+    calm_collector()
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     log_event(logger, logging.INFO, "worker started", worker=name)

@@ -27,6 +27,9 @@ _PAUSE_SECONDS_MIN = 0.1
 _PAUSE_SECONDS_MAX = 2.0
 _RATE_WEIGHT_OF_NEWEST = 0.3
 
+_BUSY_COMMANDS_MIN = 12
+"""So many commands that came during one batch say that more are coming."""
+
 _LOCKED_EVENT_SECONDS = 0.5
 """How long an event is left to whoever holds its row, for example a consumer that lost its claim."""
 
@@ -169,7 +172,8 @@ class Worker:
             if not following:
                 stretch.completing = None
                 give_back = GiveBack.ALWAYS if over else GiveBack.IF_EMPTY
-                return self._consumer.complete(claim.event_id, claim.token, completion, give_back)
+                peeked = self._consumer.complete(claim.event_id, claim.token, completion, give_back)
+                return self._let_it_grow(claim, peeked)
             stretch.completing = self._completer.submit(
                 self._consumer.complete,
                 claim.event_id,
@@ -180,6 +184,19 @@ class Worker:
                 count=0 if over else None,
             )
             current = following
+
+    def _let_it_grow(self, claim: Claim, peeked: Peeked | None) -> Peeked | None:
+        """Wait a moment where commands come fast and the next batch is small: it costs as much as a big one.
+
+        Where few come, or many wait, nobody is kept waiting.
+        """
+        settings = self._settings
+        if peeked is None:
+            return None
+        if not _BUSY_COMMANDS_MIN <= len(peeked.commands) < settings.batch_commands_max // 4:
+            return peeked
+        self._stopping.wait(settings.linger_ms / 1000)
+        return self._consumer.peek(claim.event_id)
 
     def _is_over(self, stretch: _Stretch) -> bool:
         return (

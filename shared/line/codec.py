@@ -33,6 +33,7 @@ JOB_FUNCTION = "worker.stock.apply_command"
 UNREADABLE = (ValueError, KeyError, TypeError, IndexError, RecursionError)
 """What reading a command raises when it is not what it should be."""
 
+_BOOK = CommandKind.BOOK.value
 _ZLIB_HEADER = b"\x78"
 
 
@@ -62,9 +63,7 @@ class WaitingCommand:
 
 def book_payload(user_id: str, ticket_count: int) -> CommandPayload:
     """What a booking command says."""
-    return CommandPayload(
-        v=COMMAND_VERSION, kind=CommandKind.BOOK.value, user_id=user_id, ticket_count=ticket_count
-    )
+    return {"v": COMMAND_VERSION, "kind": _BOOK, "user_id": user_id, "ticket_count": ticket_count}
 
 
 def cancel_payload(booking_id: str) -> CommandPayload:

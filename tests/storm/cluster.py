@@ -52,10 +52,10 @@ class SteppedValkey(ValkeyServer):
 
     def __init__(self, data_directory: Path, environment: Mapping[str, str]) -> None:
         super().__init__(data_directory)
-        self._environment = environment
+        self._clock_environment = environment
 
     def _command(self) -> list[str]:
-        assignments = [f"{name}={value}" for name, value in self._environment.items()]
+        assignments = [f"{name}={value}" for name, value in self._clock_environment.items()]
         return ["env", *assignments, *super()._command()]
 
 
