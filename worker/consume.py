@@ -27,7 +27,7 @@ _PAUSE_SECONDS_MIN = 0.1
 _PAUSE_SECONDS_MAX = 2.0
 _RATE_WEIGHT_OF_NEWEST = 0.3
 
-_BUSY_COMMANDS_MIN = 12
+_BUSY_COMMANDS_MIN = 20
 """So many commands that came during one batch say that more are coming."""
 
 _LOCKED_EVENT_SECONDS = 0.5
