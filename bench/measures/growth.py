@@ -51,7 +51,7 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     )
     say(f"  {list(pairs)[-1]} {_shown(pairs)}")
     short, long, bytes_each = _accepted_behind(options.growth_line)
-    pairs[f"line {LINE_SHORT} → {options.growth_line:,}: accepted"] = ([short], [long])
+    pairs[f"line {LINE_SHORT} → {options.growth_line:,}: accepted"] = (short, long)
     say(f"  {list(pairs)[-1]} {_shown(pairs)}, {bytes_each:.0f} bytes a waiting command")
     changes = {name: max(large) / max(small) - 1 for name, (small, large) in pairs.items()}
     rows = [
@@ -138,18 +138,18 @@ def _drained_among(events: int) -> float:
         return drain(onsale, SAMPLE)[0]
 
 
-def _accepted_behind(length: int) -> tuple[float, float, float]:
+def _accepted_behind(length: int) -> tuple[list[float], list[float], float]:
     """Accepts per second behind a short and a long line, and the memory of a waiting command in bytes."""
     with scratch() as directory, stack(directory) as onsale:
         event = onsale.make_event()
         client = onsale.line()
         onsale.fill(event.id, LINE_SHORT, prefix="first")
         empty = int(client.info("memory")["used_memory"])
-        short = _accepted_per_second(onsale, event.id, "early")
-        filled = length - LINE_SHORT - SAMPLE
+        short = [_accepted_per_second(onsale, event.id, prefix) for prefix in ("early", "soon")]
+        filled = length - LINE_SHORT - 2 * SAMPLE
         onsale.fill(event.id, filled, prefix="waiting")
-        each = (int(client.info("memory")["used_memory"]) - empty) / (filled + SAMPLE)
-        long = _accepted_per_second(onsale, event.id, "late")
+        each = (int(client.info("memory")["used_memory"]) - empty) / (filled + 2 * SAMPLE)
+        long = [_accepted_per_second(onsale, event.id, prefix) for prefix in ("late", "last")]
         client.close()
     return short, long, each
 
