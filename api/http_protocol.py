@@ -38,9 +38,9 @@ class _OneWrite:
         self._transport.close()
 
     def _flush(self) -> None:
-        if self._parts:
-            data = b"".join(self._parts)
-            self._parts.clear()
+        data = b"".join(self._parts)
+        self._parts.clear()
+        if data and not self._transport.is_closing():
             self._transport.write(data)
 
     def __getattr__(self, name: str) -> Any:

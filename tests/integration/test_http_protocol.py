@@ -1,0 +1,84 @@
+"""Answers that are written in one go: whole, in order, and also to who hangs up."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+import redis
+import uvicorn
+
+from api.main import create_app
+from shared.database.engine import Database
+from shared.settings import Settings
+from tests.builders import wait_until
+
+HEALTHY = b'{"status":"ok"}'
+
+
+@pytest.fixture
+def address(settings: Settings, database: Database, redis_client: redis.Redis) -> Iterator[tuple[str, int]]:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(create_app(settings), http="api.http_protocol:HttpProtocol", log_level="warning")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    wait_until(lambda: server.started)
+    yield listener.getsockname()
+    server.should_exit = True
+    thread.join()
+    listener.close()
+
+
+def request(path: str, *headers: str) -> bytes:
+    return "\r\n".join([f"GET {path} HTTP/1.1", "Host: onsale", *headers, "", ""]).encode()
+
+
+def read_until(connection: socket.socket, count: int, mark: bytes) -> bytes:
+    received = b""
+    while received.count(mark) < count:
+        part = connection.recv(65_536)
+        assert part, "the server hung up"
+        received += part
+    return received
+
+
+def test_head_and_body_come_together(address: tuple[str, int]) -> None:
+    with socket.create_connection(address, timeout=10) as connection:
+        connection.sendall(request("/health"))
+        answer = connection.recv(65_536)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(HEALTHY)
+
+
+def test_pipelined_requests_are_answered_in_order(address: tuple[str, int]) -> None:
+    with socket.create_connection(address, timeout=10) as connection:
+        connection.sendall(request("/health") + request("/nowhere") + request("/health"))
+        answers = read_until(connection, 2, HEALTHY)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", answers) == [b"200", b"404", b"200"]
+
+
+def test_who_asks_for_the_connection_to_be_closed_gets_a_whole_answer_first(
+    address: tuple[str, int],
+) -> None:
+    with socket.create_connection(address, timeout=10) as connection:
+        connection.sendall(request("/openapi.json", "Connection: close"))
+        received = b""
+        while part := connection.recv(65_536):
+            received += part
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+    assert len(body) == length > 10_000
+
+
+def test_who_hangs_up_at_once_harms_nobody(address: tuple[str, int]) -> None:
+    for _ in range(50):
+        with socket.create_connection(address, timeout=10) as connection:
+            connection.sendall(request("/openapi.json"))
+    with socket.create_connection(address, timeout=10) as connection:
+        connection.sendall(request("/health"))
+        assert connection.recv(65_536).endswith(HEALTHY)
