@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -183,6 +184,44 @@ def test_a_result_sent_while_the_subscription_was_lost_is_asked_for(
         )
 
     assert asyncio.run(run()) == "booked"
+
+
+def test_a_redis_whose_data_folder_was_deleted_is_filled_again_from_postgresql(
+    tmp_path: Path, settings: Settings, database: Database
+) -> None:
+    """What was applied is known, positions go on; what was accepted and not applied is gone with the disk."""
+    with ValkeyServer(tmp_path / "data") as valkey:
+        own = settings.model_copy(update={"redis_url": valkey.url})
+        event = create_event(database)
+        applied, lost, later = book(event.id, "ann"), book(event.id, "bob"), book(event.id, "cid")
+        seed(own, event)
+        submit(own, [applied])
+        with connect(own) as client:
+            _apply_all(own, database, client, event.id)
+            submit(own, [lost])
+        valkey.stop()
+        shutil.rmtree(tmp_path / "data")
+        valkey.start()
+        with database.transaction() as connection:
+            known = statements.find_event(connection, event.id)
+        assert known is not None
+        seed(own, known)
+        [acceptance] = submit(own, [later])
+        assert acceptance.position == 2
+        with connect(own) as client:
+            _apply_all(own, database, client, event.id)
+    assert [job_id for _, job_id, _ in outcomes_in_ledger(database, event.id)] == [
+        applied.job_id,
+        later.job_id,
+    ]
+    assert_books_balance(database, event.id)
+
+
+def _apply_all(settings: Settings, database: Database, client: redis.Redis, event_id: str) -> None:
+    consumer = Consumer(client, settings, worker_name="w")
+    waiting = consumer.peek(event_id).commands
+    batch = apply_to_database(database, SystemClock(), event_id, waiting, NO_CLAIM)
+    complete(consumer, event_id, NO_CLAIM, batch)
 
 
 def test_a_command_that_was_accepted_survives_the_loss_of_the_primary(
