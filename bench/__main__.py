@@ -19,7 +19,7 @@ from bench.machine import describe_machine
 from bench.options import QUICK, Options, scratch
 from bench.outcome import Outcome
 from bench.processes import BenchmarkError
-from bench.report import goals_table, render, write
+from bench.report import goals_table, is_written, render, update, write
 
 
 def main() -> int:
@@ -85,8 +85,12 @@ def _run(parsed: argparse.Namespace) -> int:
     if parsed.quick:
         _say(goals_table(outcomes))
         return _check_floors(outcomes, _say)
-    if parsed.dry or parsed.only:
+    if parsed.dry:
         _say(render(outcomes, machine, measured_at))
+        return 0
+    if parsed.only and is_written(names):
+        update(outcomes, measured_at)
+        _say(f"{goals_table(outcomes)}\n\nUpdated: docs/benchmarks.json, docs/benchmarks.md")
         return 0
     write(outcomes, machine, measured_at)
     _say(f"{goals_table(outcomes)}\n\nWritten: docs/benchmarks.json, docs/benchmarks.md, docs/benchmarks/")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 from bench.machine import Machine
@@ -28,16 +28,11 @@ def write(outcomes: Mapping[str, Outcome], machine: Machine, measured_at: str) -
     document = {
         "measured_at": measured_at,
         "machine": asdict(machine),
-        "measures": {
-            name: {"goals": [asdict(goal) for goal in outcome.goals], "figures": outcome.figures}
-            for name, outcome in outcomes.items()
-        },
+        "measures": {name: _figures(outcome) for name, outcome in outcomes.items()},
     }
     JSON_FILE.write_text(json.dumps(document, indent=2, default=str) + "\n")
-    PLOTS.mkdir(exist_ok=True)
     for name, outcome in outcomes.items():
-        if outcome.plot:
-            (PLOTS / f"{name}.svg").write_text(bar_plot(outcome.title, outcome.plot, outcome.unit))
+        _draw(name, outcome)
     page = PAGE.read_text()
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -46,15 +41,68 @@ def write(outcomes: Mapping[str, Outcome], machine: Machine, measured_at: str) -
     PAGE.write_text(f"{before}{BEGIN}\n{render(outcomes, machine, measured_at)}\n{END}{after}")
 
 
+def is_written(names: Iterable[str]) -> bool:
+    """Whether the page has these measures from an earlier run."""
+    return JSON_FILE.exists() and set(names) <= set(json.loads(JSON_FILE.read_text()).get("measures", {}))
+
+
+def update(outcomes: Mapping[str, Outcome], measured_at: str) -> None:
+    """Put these measures in the place of their older ones, and leave the rest of the last run alone.
+
+    Raises:
+        BenchmarkError: there is no older run of a measure.
+    """
+    document = json.loads(JSON_FILE.read_text())
+    page = PAGE.read_text()
+    for name, outcome in outcomes.items():
+        heading = f"### {outcome.title}\n"
+        if name not in document["measures"] or heading not in page:
+            raise BenchmarkError(f"{PAGE} has no {name} yet; run all measures first")
+        document["measures"][name] = _figures(outcome) | {"measured_at": measured_at}
+        before, _, rest = page.partition(heading)
+        following = rest.find("\n### ") if "\n### " in rest else rest.index(END) - 1
+        section = _section(name, outcome, f"Measured {measured_at}. ")
+        page = _with_goals(before, outcome) + section + "\n" + rest[following:]
+        _draw(name, outcome)
+    JSON_FILE.write_text(json.dumps(document, indent=2, default=str) + "\n")
+    PAGE.write_text(page)
+
+
+def _with_goals(text: str, outcome: Outcome) -> str:
+    """The goals of this outcome in the place of its older ones."""
+    lines, written = [], False
+    for line in text.split("\n"):
+        if not line.startswith(f"| {outcome.title} |"):
+            lines.append(line)
+        elif not written:
+            lines += goals_table({"": outcome}).split("\n")[2:]
+            written = True
+    return "\n".join(lines)
+
+
 def render(outcomes: Mapping[str, Outcome], machine: Machine, measured_at: str) -> str:
     """The measured part of the page."""
     parts = [goals_table(outcomes), _conditions(machine, measured_at)]
-    for name, outcome in outcomes.items():
-        parts += [f"### {outcome.title}", outcome.explanation]
-        if outcome.plot:
-            parts.append(f"![{outcome.title}](benchmarks/{name}.svg)")
-        parts.append(_table(outcome.columns, outcome.rows))
+    parts += [_section(name, outcome) for name, outcome in outcomes.items()]
     return "\n\n".join(parts)
+
+
+def _section(name: str, outcome: Outcome, remark: str = "") -> str:
+    parts = [f"### {outcome.title}", remark + outcome.explanation]
+    if outcome.plot:
+        parts.append(f"![{outcome.title}](benchmarks/{name}.svg)")
+    parts.append(_table(outcome.columns, outcome.rows))
+    return "\n\n".join(parts)
+
+
+def _draw(name: str, outcome: Outcome) -> None:
+    PLOTS.mkdir(exist_ok=True)
+    if outcome.plot:
+        (PLOTS / f"{name}.svg").write_text(bar_plot(outcome.title, outcome.plot, outcome.unit))
+
+
+def _figures(outcome: Outcome) -> dict[str, object]:
+    return {"goals": [asdict(goal) for goal in outcome.goals], "figures": outcome.figures}
 
 
 def goals_table(outcomes: Mapping[str, Outcome]) -> str:

@@ -84,7 +84,7 @@ class Settings(BaseSettings):
         Field(
             ge=1, le=86_400, description="how long Redis keeps a finished job; the ledger keeps it for ever"
         ),
-    ] = 120
+    ] = 90
     failure_ttl_seconds: Annotated[
         int, Field(ge=1, le=31_536_000, description="how long Redis keeps a failed job")
     ] = 86_400

@@ -28,6 +28,8 @@ PEER_SETTINGS = (
 )
 """FastAPI's and SQLAlchemy's defaults first, then what people try next."""
 
+PEERS = {"synchronous": SYNCHRONOUS, "atomic update": ATOMIC_UPDATE}
+
 RATIO_TO_SYNCHRONOUS = 30.0
 RATIO_TO_PGBENCH = 3.0
 PGBENCH_CLIENTS = 8
@@ -49,17 +51,20 @@ COMMIT;
 
 
 def run(options: Options, say: Callable[[str], None]) -> Outcome:
-    """Find the peers' best settings, then measure all in turn."""
+    """Find the peers' best settings, then measure all in turn.
+
+    With one round only the synchronous design is measured, at the setting that is usually its best.
+    """
     quick = options.rounds == 1
+    applications = {"synchronous": SYNCHRONOUS} if quick else PEERS
+    settings = PEER_SETTINGS[1:2] if quick else PEER_SETTINGS
     best = {
-        application: _best_setting(application, options, say, PEER_SETTINGS[:2] if quick else PEER_SETTINGS)
-        for application in (SYNCHRONOUS, ATOMIC_UPDATE)
+        name: _best_setting(application, options, say, settings) for name, application in applications.items()
     }
-    figures: dict[str, list[float]] = {"synchronous": [], "atomic update": [], "pgbench": [], "Onsale": []}
+    figures: dict[str, list[float]] = {name: [] for name in (*applications, "pgbench", "Onsale")}
     for number in range(1, options.rounds + 1):
-        for name, application in (("synchronous", SYNCHRONOUS), ("atomic update", ATOMIC_UPDATE)):
-            setting = best[application]
-            figures[name].append(_http(partial(_start_peer, setting, application), options))
+        for name, application in applications.items():
+            figures[name].append(_http(partial(_start_peer, best[name], application), options))
         figures["pgbench"].append(_pgbench(options.seconds))
         figures["Onsale"].append(_http(lambda path: onsale(path, 1), options))
         say(
@@ -78,8 +83,8 @@ def _outcome(figures: dict[str, list[float]], best: dict[str, PeerSetting]) -> O
         ours / peer for ours, peer in zip(figures["Onsale"], figures["pgbench"], strict=True)
     )
     notes = {
-        "synchronous": f"FastAPI, SQLAlchemy, `FOR UPDATE`; {best[SYNCHRONOUS]}",
-        "atomic update": f"the same with `UPDATE … WHERE available >= n`; {best[ATOMIC_UPDATE]}",
+        "synchronous": f"FastAPI, SQLAlchemy, `FOR UPDATE`; {best['synchronous']}",
+        "atomic update": f"the same with `UPDATE … WHERE available >= n`; {best.get('atomic update')}",
         "pgbench": f"bare SQL, no HTTP, {PGBENCH_CLIENTS} clients",
         "Onsale": "1 API process, 1 worker; accepted and applied",
     }
@@ -120,6 +125,8 @@ def _best_setting(
     application: str, options: Options, say: Callable[[str], None], settings: tuple[PeerSetting, ...]
 ) -> PeerSetting:
     """By short trials, so that a peer is measured at the setting that suits it best here."""
+    if len(settings) == 1:
+        return settings[0]
     reached = {}
     for setting in settings:
         with scratch() as directory, synchronous_peer(directory, setting, application) as target:
