@@ -6,7 +6,8 @@ OnsaleError
 ├── IdempotencyKeyReused
 ├── TemporarilyUnavailable
 │   ├── LineUnavailable
-│   └── DatabaseUnavailable
+│   ├── DatabaseUnavailable
+│   └── TooManyWaiting
 ├── StaleClaim
 ├── EventLocked
 └── EventBlocked
@@ -46,6 +47,10 @@ class LineUnavailable(TemporarilyUnavailable):
 
 class DatabaseUnavailable(TemporarilyUnavailable):
     """PostgreSQL does not answer in time."""
+
+
+class TooManyWaiting(TemporarilyUnavailable):
+    """As many clients wait here as may."""
 
 
 class StaleClaim(OnsaleError):

@@ -66,7 +66,6 @@ class Completion:
     results: Sequence[tuple[str, JobResult]]
     view: EventView | None
     applied_position: int
-    rate: float
     started_at: datetime
     ended_at: datetime
 
@@ -138,7 +137,6 @@ class Consumer:
             settings.failure_ttl_seconds,
             completion.applied_position,
             "" if completion.view is None else orjson.dumps(completion.view),
-            f"{completion.rate:.1f}",
             give_back.value,
             skip,
             settings.batch_commands_max if count is None else count,
