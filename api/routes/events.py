@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Response
 from starlette.concurrency import run_in_threadpool
 
+from api.conditional import IfNoneMatch, conditional_response
 from api.context import ApiContext, Context
-from api.openapi import PROBLEMS
+from api.openapi import NOT_MODIFIED, PROBLEMS
 from api.problems import ProblemError, event_not_found
 from api.schemas import Event, EventRequest
 from api.submit import find_event, json_response
@@ -54,30 +55,27 @@ async def create_event(request: EventRequest, context: Context) -> Response:
     return json_response(event_view(event), 201, {"Location": f"/events/{event.id}"})
 
 
+@router.head("/events/{event_id}", include_in_schema=False)
 @router.get(
     "/events/{event_id}",
     response_model=Event,
     summary="Look at an event",
     responses={
         200: {"headers": _ETAG},
-        304: {"description": "it has not changed since the ETag that was sent"},
+        **NOT_MODIFIED,
         **PROBLEMS[404],
         **PROBLEMS[503],
     },
 )
-async def get_event(
-    event_id: str, context: Context, if_none_match: Annotated[str | None, Header()] = None
-) -> Response:
+async def get_event(event_id: str, context: Context, if_none_match: IfNoneMatch) -> Response:
     """As of the last applied batch."""
     id = canonical_id(event_id)
     if id is None:
         raise ProblemError(event_not_found(event_id))
     view, applied = await _read_event(context, id)
-    etag = f'"{applied}"'
-    headers = {"ETag": etag, "Cache-Control": "no-cache"}
-    if if_none_match is not None and etag in (tag.strip() for tag in if_none_match.split(",")):
-        return Response(status_code=304, headers=headers)
-    return json_response(view, 200, headers)
+    return conditional_response(
+        view, {"Cache-Control": "no-cache"}, etag=f'"{applied}"', if_none_match=if_none_match
+    )
 
 
 async def _read_event(context: ApiContext, event_id: str) -> tuple[EventView, int]:

@@ -360,6 +360,7 @@ def test_the_documents_are_served(api: httpx.Client) -> None:
         "/events/{event_id}/bookings",
         "/bookings/{booking_id}",
         "/jobs/{job_id}",
+        "/jobs/{job_id}/events",
         "/health",
         "/ready",
     }
