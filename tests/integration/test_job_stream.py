@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
 import httpx
@@ -19,6 +19,7 @@ from shared import limits
 from shared.clock import SystemClock
 from shared.database.engine import Database
 from shared.identifiers import new_id
+from shared.line import keys
 from shared.line.consumer import NO_CLAIM, Consumer
 from shared.settings import Settings
 from tests.builders import complete, create_event, own_client, wait_until
@@ -69,6 +70,7 @@ def test_a_client_is_told_how_its_turn_comes_and_what_came_of_it(
                 apply(settings, database, redis_client, event.id, 1)
                 moved = next(events)
                 assert (moved.name, moved.job["ahead"], moved.id) == ("position", 3 - applied, str(applied))
+                assert moved.job["estimated_wait_seconds"] > 0
             apply(settings, database, redis_client, event.id, 2)
             last = list(events)[-1]
         assert (last.name, last.job["status"], last.id) == ("result", "succeeded", "done")
@@ -92,7 +94,7 @@ def test_a_job_that_is_done_is_told_at_once(
                     events = list(told(answer))
                 assert [each.name for each in events] == ["snapshot", "result"]
                 assert [each.job["status"] for each in events] == [status] * 2
-        assert nothing_is_held(api)
+        wait_until(lambda: nothing_is_held(api))
 
 
 def test_who_comes_again_is_told_the_newest_state(
@@ -124,6 +126,57 @@ def test_a_silent_stream_has_heartbeats(
         with api.client.stream("GET", f"/jobs/{job_id}/events") as answer:
             events = told(answer)
             assert [next(events).name for _ in range(4)] == ["snapshot", "", "", ""]
+
+
+def test_who_watches_a_line_that_stands_still_is_told_that_nobody_can_tell(
+    settings: Settings, database: Database, redis_client: redis.Redis
+) -> None:
+    event = create_event(database)
+    with serving(settings, **QUICK) as api:
+        job_id = submit_many(api.client, event.id, 3)[-1]
+        apply(settings, database, redis_client, event.id, 1)
+        with api.client.stream("GET", f"/jobs/{job_id}/events") as answer:
+            events = (each for each in told(answer) if each.name)
+            assert next(events).job["estimated_wait_seconds"] is not None
+            redis_client.hset(keys.EVENT + event.id, "moved", 1)
+            still = next(events)
+        assert (still.name, still.job["ahead"]) == ("position", 1)
+        assert still.job["estimated_wait_seconds"] is None
+
+
+def test_lines_that_do_not_fit_in_one_call_are_all_looked_at(
+    settings: Settings, database: Database, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PROGRESS_READ_AT_ONCE_MAX", 2)
+    lines = [create_event(database).id for _ in range(5)]
+    with serving(settings, **QUICK) as api, ExitStack() as stack:
+        streams = []
+        for event_id in lines:
+            job_id = submit_many(api.client, event_id, 3)[-1]
+            client = stack.enter_context(own_client(api.client))
+            answer = stack.enter_context(client.stream("GET", f"/jobs/{job_id}/events"))
+            events = (each for each in told(answer) if each.name)
+            assert next(events).job["ahead"] == 2
+            streams.append(events)
+        for event_id, events in zip(lines, streams, strict=True):
+            apply(settings, database, redis_client, event_id, 1)
+            moved = next(events)
+            assert (moved.job["event_id"], moved.job["ahead"]) == (event_id, 1)
+
+
+def test_without_redis_no_stream_is_opened(
+    settings: Settings, database: Database, valkey: ValkeyServer, redis_client: redis.Redis
+) -> None:
+    event = create_event(database)
+    with serving(settings) as api:
+        job_id = submit_many(api.client, event.id, 1)[0]
+        valkey.stop()
+        try:
+            answer = api.client.get(f"/jobs/{job_id}/events")
+        finally:
+            valkey.start()
+        assert (answer.status_code, answer.json()["type"]) == (503, "temporarily-unavailable")
+        assert nothing_is_held(api)
 
 
 @pytest.mark.parametrize("job_id", ["nonsense", new_id()])
@@ -168,7 +221,7 @@ def test_two_hundred_streams_on_one_line_get_their_results_from_one_reader(
             base_url=api.client.base_url, timeout=60, limits=bounds, verify=False
         ) as client:
             following = [asyncio.create_task(follow(client, job_id)) for job_id in jobs]
-            while api.context.streams.taken < len(jobs):
+            while api.context.streams.taken < len(jobs) or not api.context.progress.watched:
                 await asyncio.sleep(0.01)
             assert api.context.progress.watched == 1
             await asyncio.to_thread(start_worker)
@@ -286,4 +339,4 @@ def test_a_stream_ends_after_a_while_so_that_its_client_comes_again(
         job_id = submit_many(api.client, event.id, 1)[0]
         with api.client.stream("GET", f"/jobs/{job_id}/events") as answer:
             assert [each.name for each in told(answer)] == ["snapshot"]
-        assert nothing_is_held(api)
+        wait_until(lambda: nothing_is_held(api))

@@ -13,6 +13,7 @@ import httpx
 import pytest
 import redis
 
+from shared import limits
 from shared.database.engine import Database
 from shared.settings import Settings
 from tests.builders import create_event, outcomes_in_ledger, own_client, wait_until
@@ -112,6 +113,23 @@ def test_past_the_bound_a_submit_is_accepted_and_answered_at_once_and_a_question
     decided = served.client.get(job, headers={"Prefer": "wait=20"}).json()
     assert decided["status"] == "withdrawn"
     assert nobody_waits(served)
+
+
+def test_all_who_wait_are_asked_about_when_the_subscription_was_lost(
+    settings: Settings,
+    database: Database,
+    redis_client: redis.Redis,
+    start_worker: StartWorker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "JOBS_READ_AT_ONCE_MAX", 2)
+    event = create_event(database)
+    with serving(settings) as api, ThreadPoolExecutor(5) as pool:
+        waiting = [pool.submit(book, api.client, event.id, "wait=20", f"user{i}") for i in range(5)]
+        wait_until(lambda: redis_client.llen(f"rq:queue:event:{event.id}") == 5)
+        redis_client.client_kill_filter(_type="pubsub")
+        start_worker()
+        assert [answer.result().status_code for answer in waiting] == [201] * 5
 
 
 def test_a_thousand_waiters_share_one_subscription(
