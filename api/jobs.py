@@ -9,7 +9,15 @@ from api.problems import ProblemDocument, outcome_problem
 from shared.clock import format_time
 from shared.domain import CommandKind, JobStatus, OutcomeCode
 from shared.line.producer import Acceptance, JobRecord, Submission
-from shared.records import BookingView, CommandPayload, JobResult, LedgerRecord, booked_view, job_result
+from shared.records import (
+    BookingView,
+    CommandPayload,
+    EventView,
+    JobResult,
+    LedgerRecord,
+    booked_view,
+    job_result,
+)
 
 _QUEUED = JobStatus.QUEUED.value
 
@@ -29,6 +37,7 @@ class JobDocument(TypedDict):
     estimated_wait_seconds: float | None
     booking_id: str | None
     booking: BookingView | None
+    event: EventView | None
     error: ProblemDocument | None
 
 
@@ -74,6 +83,7 @@ def finished_document(waiting: JobDocument, result: JobResult, payload: CommandP
         "estimated_wait_seconds": None,
         "booking_id": result["booking_id"],
         "booking": booking,
+        "event": result["detail"].get("event"),
         "error": outcome_problem(result),
     }
 
@@ -135,6 +145,7 @@ def _waiting_document(
         "estimated_wait_seconds": round(ahead / rate, 3) if rate else None,
         "booking_id": booking_id,
         "booking": None,
+        "event": None,
         "error": None,
     }
 

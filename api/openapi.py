@@ -23,6 +23,7 @@ def _problem(status: int, description: str) -> dict[int | str, dict[str, Any]]:
 PROBLEMS: dict[int, dict[int | str, dict[str, Any]]] = {
     status: _problem(status, description)
     for status, description in {
+        409: "fewer tickets than are sold, if the client waited for the result",
         404: "there is no such thing",
         413: "the body is too large",
         415: "the body is not JSON",
@@ -30,6 +31,9 @@ PROBLEMS: dict[int, dict[int | str, dict[str, Any]]] = {
         429: "the line is full; see Retry-After",
         503: "a server that is needed does not answer; see Retry-After",
     }.items()
+}
+NEXT_PAGE: dict[int | str, dict[str, Any]] = {
+    200: {"headers": {"Link": {"description": 'the next page, with rel="next"', "schema": _STRING}}}
 }
 REFUSED = _problem(400, "refused by the rules, if the client waited for it")
 ACCEPTED: dict[int | str, dict[str, Any]] = {

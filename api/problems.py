@@ -14,7 +14,13 @@ from starlette.exceptions import HTTPException
 
 from shared import limits
 from shared.domain import OutcomeCode
-from shared.errors import IdempotencyKeyReused, LineFull, OnsaleError, TemporarilyUnavailable
+from shared.errors import (
+    IdempotencyKeyReused,
+    LineFull,
+    OnsaleError,
+    SalesNotOpen,
+    TemporarilyUnavailable,
+)
 from shared.log import log_event
 from shared.records import JobResult
 
@@ -35,6 +41,8 @@ class ProblemDocument(TypedDict, total=False):
     available_tickets: int
     held_tickets: int
     max_tickets_per_user: int
+    sold_tickets: int
+    sales_open_at: str
 
 
 class ProblemError(Exception):
@@ -81,11 +89,19 @@ def job_not_found(job_id: str) -> ProblemDocument:
     )
 
 
+def sales_not_open(sales_open_at: str) -> ProblemDocument:
+    """A booking came before the sales."""
+    refusal = problem(
+        "sales-not-open", "Sales are not open yet", 400, f"Sales open at {sales_open_at}. Try again then."
+    )
+    return refusal | ProblemDocument(sales_open_at=sales_open_at)
+
+
 def outcome_problem(result: JobResult) -> ProblemDocument | None:
     """The problem that a job's outcome is to its client, or None if the command succeeded."""
     detail = result["detail"]
     match OutcomeCode(result["outcome"]):
-        case OutcomeCode.BOOKED | OutcomeCode.CANCELLED:
+        case OutcomeCode.BOOKED | OutcomeCode.CANCELLED | OutcomeCode.CHANGED:
             return None
         case OutcomeCode.NOT_ENOUGH_TICKETS:
             left = detail["available_tickets"]
@@ -112,6 +128,24 @@ def outcome_problem(result: JobResult) -> ProblemDocument | None:
                 400,
                 "The booking was cancelled before; there is nothing left to do.",
             )
+        case OutcomeCode.SALES_NOT_OPEN:
+            return sales_not_open(detail["sales_open_at"])
+        case OutcomeCode.SALES_CLOSED:
+            return problem(
+                "sales-closed",
+                "Sales are closed",
+                400,
+                "The organiser has closed the sales of this event. Bookings can still be cancelled.",
+            )
+        case OutcomeCode.TOTAL_BELOW_SOLD:
+            sold = detail["sold_tickets"]
+            refusal = problem(
+                "total-below-sold",
+                "Total below what is sold",
+                409,
+                f"{sold} tickets are sold. Set total_tickets to that many at least, or cancel some first.",
+            )
+            return refusal | ProblemDocument(sold_tickets=sold)
         case OutcomeCode.BOOKING_NOT_FOUND:
             return booking_not_found(result["booking_id"] or "")
         case OutcomeCode.WITHDRAWN:
@@ -205,6 +239,8 @@ def onsale_error_response(error: OnsaleError, *, path: str) -> Response:
     """The answer to a request that ran into one of our errors; those without an answer are raised."""
     retry = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     match error:
+        case SalesNotOpen():
+            return problem_response(sales_not_open(error.sales_open_at))
         case LineFull():
             document = problem(
                 "line-full", "The line is full", 429, f"{error} Try again after Retry-After seconds."

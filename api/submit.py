@@ -172,4 +172,6 @@ def _final_answer(job: JobDocument, headers: Mapping[str, Any]) -> Response:
         return problem_response(job["error"], vary)
     if job["kind"] == CommandKind.BOOK:
         return json_response(job["booking"], 201, {"Location": f"/bookings/{job['booking_id']}", **vary})
+    if job["kind"] == CommandKind.CHANGE:
+        return json_response(job["event"], 200, vary)
     return json_response(job["booking"], 200, vary)

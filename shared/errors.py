@@ -2,6 +2,7 @@
 
 OnsaleError
 ├── EventNotFound
+├── SalesNotOpen
 ├── LineFull
 ├── IdempotencyKeyReused
 ├── TemporarilyUnavailable
@@ -26,6 +27,14 @@ class OnsaleError(Exception):
 
 class EventNotFound(OnsaleError):
     """There is no event with this id."""
+
+
+class SalesNotOpen(OnsaleError):
+    """Sales of this event open later. `sales_open_at` is the time, as text."""
+
+    def __init__(self, sales_open_at: str) -> None:
+        super().__init__(f"sales open at {sales_open_at}")
+        self.sales_open_at = sales_open_at
 
 
 class LineFull(OnsaleError):

@@ -7,6 +7,7 @@ EVENT_NAME_LENGTH_MAX = 200
 TICKETS_PER_BOOKING_MAX = 2
 TICKETS_PER_EVENT_MAX = 10_000_000
 MAX_TICKETS_PER_USER_DEFAULT = 2
+MAX_TICKETS_PER_USER_MAX = 1_000
 
 REQUEST_BODY_BYTES_MAX = 16 * 1024
 
@@ -15,6 +16,13 @@ ENQUEUE_BATCH_MAX = 256
 
 SUBMISSIONS_WAITING_MAX = 20_000
 """Commands that one API process holds while Redis is busy; past it a submit is refused with 503."""
+
+PAGE_ITEMS_DEFAULT = 50
+PAGE_ITEMS_MAX = 200
+"""Items on one page of a list."""
+
+CURSOR_LENGTH_MAX = 1_500
+"""Characters of a cursor; the longest holds a user's id and a booking's, each character escaped."""
 
 LOOKUP_BATCH_MAX = 256
 """Jobs that one query looks up in the ledger; more wait for the next one."""

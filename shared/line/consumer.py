@@ -138,6 +138,7 @@ class Consumer:
             settings.failure_ttl_seconds,
             completion.applied_position,
             "" if completion.view is None else orjson.dumps(completion.view),
+            "" if completion.view is None else completion.view["sales_open_at"] or "",
             f"{completion.rate:.1f}",
             give_back.value,
             skip,
