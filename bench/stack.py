@@ -14,7 +14,7 @@ import psutil
 from redis import Redis
 
 from bench.processes import Process, check_alive, running
-from bench.targets import ONSALE_OPTIONS, migrate_database, serve
+from bench.targets import ONSALE_OPTIONS, Target, migrate_database, serve
 from local.servers import PostgresServer, ValkeyServer
 from shared.clock import SystemClock
 from shared.database import statements
@@ -174,6 +174,22 @@ def stack(directory: Path, **onsale: str) -> Iterator[Stack]:
             yield built
         finally:
             built.close()
+
+
+@contextmanager
+def onsale(directory: Path, workers: int) -> Iterator[Target]:
+    """Onsale as it is measured over HTTP next to its peers, for the length of the block."""
+    with stack(directory) as built:
+        built.start_api()
+        for number in range(1, workers + 1):
+            built.start_worker(f"worker-{number}")
+        yield Target(
+            base_url=built.base_url,
+            database_url=built.postgres.url,
+            schema="public",
+            has_ledger=True,
+            check=built.check,
+        )
 
 
 def used_between(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
