@@ -4,6 +4,7 @@ OnsaleError
 ├── EventNotFound
 ├── SalesNotOpen
 ├── LineFull
+├── RateLimited
 ├── IdempotencyKeyReused
 ├── TemporarilyUnavailable
 │   ├── LineUnavailable
@@ -16,6 +17,8 @@ OnsaleError
 """
 
 from __future__ import annotations
+
+from shared import limits
 
 
 class OnsaleError(Exception):
@@ -39,6 +42,15 @@ class SalesNotOpen(OnsaleError):
 
 class LineFull(OnsaleError):
     """The line of this event is as long as it may be."""
+
+
+class RateLimited(OnsaleError):
+    """A caller asks more often than it may: `quota` requests in a window, the next in `retry_seconds`."""
+
+    def __init__(self, quota: int, retry_seconds: int) -> None:
+        super().__init__(f"more than {quota} requests in {limits.RATE_WINDOW_SECONDS} seconds")
+        self.quota = quota
+        self.retry_seconds = retry_seconds
 
 
 class IdempotencyKeyReused(OnsaleError):

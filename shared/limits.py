@@ -74,5 +74,21 @@ DESCRIPTION_LENGTH_MAX = 80
 REASON_LENGTH_MAX = 300
 """Characters of the reason why a command failed."""
 
+RATE_WINDOW_SECONDS = 60
+"""The span over which the requests of a caller are counted."""
+
+RATE_SYNC_SECONDS = 0.5
+"""How often an API process tells the others what its busy callers asked for."""
+
+RATE_SHARE_TOLD = 0.1
+"""The share of its quota from which on a caller is told of. Below it a caller costs Redis nothing, and each
+further API process lets it have at most so much more."""
+
+RATE_TOLD_AT_ONCE_MAX = 1_000
+"""Callers told of in one call; the others follow with the next."""
+
+RATE_CALLERS_MAX = 200_000
+"""Callers counted in one process; past it, those far from their quota are forgotten."""
+
 assert TICKETS_PER_BOOKING_MAX <= MAX_TICKETS_PER_USER_DEFAULT
 assert ENQUEUE_BATCH_MAX < SUBMISSIONS_WAITING_MAX

@@ -25,7 +25,8 @@ that nothing done to RQ's list (a stock worker, the dashboard) changes whose tur
 
 EVENT = "onsale:event:"
 """Hash per event: `view` (what GET /events/{id} answers), `accepted` and `applied` (positions),
-`token` (the newest fencing token), `consumer` (who holds the claim), `rate` (commands a second)."""
+`token` (the newest fencing token), `consumer` (who holds the claim), `rate` (commands a second),
+`opens_at` (when sales open, or empty)."""
 
 READY = "onsale:ready"
 """Sorted set: events that need a consumer, by the time in ms since which they do."""
@@ -38,6 +39,9 @@ WAKE = "onsale:wake"
 
 REPLIES = "onsale:replies:"
 """Channel per API process: the results of the jobs that it waits for."""
+
+TALLY = "onsale:tally:"
+"""Hash per span of time: how many requests each busy caller made in it, in all API processes."""
 
 SWEEPER = "onsale:sweeper"
 """String with expiry: some worker has swept lately."""
