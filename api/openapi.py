@@ -15,7 +15,7 @@ def _problem(status: int, description: str) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": description,
-            "content": {PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+            "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}},
         }
     }
 

@@ -9,8 +9,10 @@ from typing import Any, TypedDict
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from shared import limits
 from shared.domain import OutcomeCode
@@ -216,18 +218,38 @@ def _field_name(location: Sequence[Any]) -> str:
     return ".".join(str(part) for part in location if not isinstance(part, int)) or "body"
 
 
-def _answer_http_exception(_request: Request, error: Exception) -> Response:
+def _answer_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        document = problem(
+            "method-not-allowed",
+            "Method not allowed",
+            405,
+            "See the Allow header for what this path takes.",
+        )
+        return problem_response(document, {"Allow": ", ".join(_allowed_methods(request))})
+    if error.status_code == 400:
+        # FastAPI's word for a body that is not even text.
+        return problem_response(invalid_request([("body", "send JSON, in UTF-8")]))
     if error.status_code == 413:
         return problem_response(body_too_large(), error.headers)
     titles = {
         404: ("not-found", "Not found", "There is nothing at this path. See /docs for the paths."),
-        405: ("method-not-allowed", "Method not allowed", "See the Allow header for what this path takes."),
     }
     type_name, title, detail = titles.get(
         error.status_code, ("http-error", "Request failed", str(error.detail))
     )
     return problem_response(problem(type_name, title, error.status_code, detail), error.headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """What the routes of a path take together; the router names those of the first only."""
+    found: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            found |= route.methods or set()
+    return sorted(found)
 
 
 def _answer_onsale_error(request: Request, error: Exception) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, with_config
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from shared import limits
@@ -16,14 +16,27 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def _integral(value: object) -> object:
+    """JSON has one kind of numbers: 2.0 is as whole as 2."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _only_text(value: object) -> object:
+    """A number would pass for the seconds since 1970."""
+    if not isinstance(value, str):
+        raise ValueError("write the time as text, as in RFC 3339")
+    return value
+
+
 _EventName = Annotated[
     str, Field(min_length=1, max_length=limits.EVENT_NAME_LENGTH_MAX, pattern=_NO_CONTROL_CHARACTERS)
 ]
-_TotalTickets = Annotated[int, Field(ge=1, le=limits.TICKETS_PER_EVENT_MAX)]
+_TotalTickets = Annotated[int, Field(ge=1, le=limits.TICKETS_PER_EVENT_MAX), BeforeValidator(_integral)]
 # Not strict: JSON has no times, only texts.
 _SalesOpenAt = Annotated[
     AwareDatetime,
     Field(strict=False, description="when sales open, with a time zone; earlier bookings are refused"),
+    BeforeValidator(_only_text),
 ]
 
 
@@ -34,9 +47,9 @@ class EventRequest(_Request):
 
     name: _EventName
     total_tickets: _TotalTickets
-    max_tickets_per_user: Annotated[int, Field(ge=1, le=limits.MAX_TICKETS_PER_USER_MAX)] = (
-        limits.MAX_TICKETS_PER_USER_DEFAULT
-    )
+    max_tickets_per_user: Annotated[
+        int, Field(ge=1, le=limits.MAX_TICKETS_PER_USER_MAX), BeforeValidator(_integral)
+    ] = limits.MAX_TICKETS_PER_USER_DEFAULT
     sales_open_at: _SalesOpenAt | None = None
 
 
@@ -65,7 +78,7 @@ class BookingRequest(_Request):
     model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "user1", "ticket_count": 1}]})
 
     user_id: UserId
-    ticket_count: Annotated[int, Field(ge=1, le=limits.TICKETS_PER_BOOKING_MAX)]
+    ticket_count: Annotated[int, Field(ge=1, le=limits.TICKETS_PER_BOOKING_MAX), BeforeValidator(_integral)]
 
 
 class Event(BaseModel):

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.context import ApiContext, Context
+from api.idempotency import IDEMPOTENCY_KEY_PATTERN
 from api.openapi import ACCEPTED, NEXT_PAGE, PROBLEMS, REFUSED
 from api.pages import PageQuery, page_response, read_cursor
 from api.problems import ProblemError, booking_not_found, event_not_found
@@ -24,7 +25,11 @@ router = APIRouter(tags=["bookings"])
 Prefer = Annotated[str | None, Header(description="`wait=N`: wait up to N seconds for the result")]
 IdempotencyKey = Annotated[
     str | None,
-    Header(description="1 to 255 visible characters: the same key and request give the same job, for ever"),
+    # Checked where it is used, since a malformed key is answered with 400.
+    Header(
+        description="1 to 255 visible characters: the same key and request give the same job, for ever",
+        json_schema_extra={"pattern": IDEMPOTENCY_KEY_PATTERN},
+    ),
 ]
 
 
