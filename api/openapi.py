@@ -46,3 +46,22 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
         },
     }
 }
+
+
+_FRAMEWORK_ERRORS = ("HTTPValidationError", "ValidationError")
+
+
+def without_framework_errors(document: dict[str, Any]) -> dict[str, Any]:
+    """The document without the 422 that FastAPI adds to every route with a parameter.
+
+    It has a form of its own, which is never sent: what can be wrong with a request is said by each route.
+    """
+    theirs = f"#/components/schemas/{_FRAMEWORK_ERRORS[0]}"
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            answer = operation["responses"].get("422", {}).get("content", {}).get("application/json", {})
+            if answer.get("schema", {}).get("$ref") == theirs:
+                del operation["responses"]["422"]
+    for name in _FRAMEWORK_ERRORS:
+        document["components"]["schemas"].pop(name, None)
+    return document
