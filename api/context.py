@@ -9,9 +9,11 @@ from fastapi import Depends, Request
 
 from api.event_lookup import EventLookup
 from api.ledger_lookup import LedgerLookup
+from api.slots import Slots
 from shared.clock import Clock
 from shared.database.engine import Database
 from shared.line.producer import Producer
+from shared.line.progress import ProgressReader
 from shared.line.replies import Replies
 from shared.settings import Settings
 
@@ -25,8 +27,11 @@ class ApiContext:
     database: Database
     producer: Producer
     replies: Replies
+    progress: ProgressReader
     ledger: LedgerLookup
     events: EventLookup
+    waiters: Slots
+    streams: Slots
 
 
 async def _context(request: Request) -> ApiContext:

@@ -48,7 +48,7 @@ async def answer_booking(app: FastAPI, scope: Scope, receive: Receive, send: Sen
 
 
 async def _answer(context: ApiContext, scope: Scope, receive: Receive, event_id: str) -> Response:
-    headers = {name: value for name, value in scope["headers"] if name in _HEADERS}
+    headers = _headers(scope)
     try:
         return await submit_booking(
             context,
@@ -59,6 +59,7 @@ async def _answer(context: ApiContext, scope: Scope, receive: Receive, event_id:
                 prefer=_text(headers.get(b"prefer")),
                 idempotency_key=_text(headers.get(b"idempotency-key")),
             ),
+            receive,
         )
     except ProblemError as error:
         return problem_response(error.problem, error.headers)
@@ -69,6 +70,15 @@ async def _answer(context: ApiContext, scope: Scope, receive: Receive, event_id:
     except Exception:
         logger.exception("unexpected error")
         return problem_response(internal_error())
+
+
+def _headers(scope: Scope) -> dict[bytes, bytes]:
+    """The headers that matter; several lines of one mean the same as one."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name in _HEADERS:
+            headers[name] = headers[name] + b", " + value if name in headers else value
+    return headers
 
 
 async def _body(receive: Receive) -> bytes:

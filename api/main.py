@@ -17,12 +17,15 @@ from api.ledger_lookup import LedgerLookup
 from api.openapi import without_framework_errors
 from api.problems import install_problem_handlers
 from api.routes import bookings, events, health, jobs, ledger
+from api.slots import Slots
+from api.stopping import on_stop_signal
 from shared.clock import SystemClock
 from shared.collector import calm_collector
 from shared.database.engine import Database
 from shared.identifiers import new_id
 from shared.line.connections import connect_async, connect_subscriber
 from shared.line.producer import Producer
+from shared.line.progress import ProgressReader
 from shared.line.replies import Replies
 from shared.log import configure_logging
 from shared.settings import Settings, load_settings
@@ -55,7 +58,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async with _running_context(settings or load_settings()) as context:
             app.state.context = context
             calm_collector()
-            yield
+            with on_stop_signal(context.replies.let_go):
+                yield
 
     app = Application(
         title="Onsale",
@@ -87,6 +91,7 @@ async def _running_context(settings: Settings) -> AsyncIterator[ApiContext]:
     database = Database(settings, connections_max=settings.api_database_connections_max)
     producer = Producer(client, enqueuer, clock, settings)
     replies = Replies(subscriber, producer, process_id=new_id())
+    progress = ProgressReader(client, seconds=settings.stream_position_seconds)
     replies.start()
     try:
         yield ApiContext(
@@ -95,10 +100,14 @@ async def _running_context(settings: Settings) -> AsyncIterator[ApiContext]:
             database=database,
             producer=producer,
             replies=replies,
+            progress=progress,
             ledger=LedgerLookup(database),
             events=EventLookup(database, producer),
+            waiters=Slots(settings.waiters_max, too_many="As many clients wait at this process as may."),
+            streams=Slots(settings.streams_max, too_many="As many streams are open at this process as may."),
         )
     finally:
+        await progress.stop()
         await replies.stop()
         for each in (client, enqueuer, subscriber):
             await each.aclose()

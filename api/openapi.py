@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from api.problems import PROBLEM_MEDIA_TYPE
-from api.schemas import Problem
+from api.schemas import Job, Problem
 
 _STRING = {"type": "string"}
 _INTEGER = {"type": "integer"}
@@ -35,17 +35,65 @@ PROBLEMS: dict[int, dict[int | str, dict[str, Any]]] = {
 NEXT_PAGE: dict[int | str, dict[str, Any]] = {
     200: {"headers": {"Link": {"description": 'the next page, with rel="next"', "schema": _STRING}}}
 }
-REFUSED = _problem(400, "refused by the rules, if the client waited for it")
-ACCEPTED: dict[int | str, dict[str, Any]] = {
-    202: {
-        "description": "accepted, durably, at this position in line",
-        "headers": {
-            "Location": {"description": "the job", "schema": _STRING},
-            "Retry-After": {"description": "seconds until it is worth to ask", "schema": _INTEGER},
-            "Preference-Applied": {"description": "the wait that was honoured", "schema": _STRING},
-        },
+PREFERENCE_HEADERS: dict[str, Any] = {
+    "Preference-Applied": {
+        "description": "what was honoured of Prefer",
+        "schema": _STRING,
+        "example": "wait=10",
+    },
+    "Vary": {"description": "`Prefer`", "schema": _STRING, "example": "Prefer"},
+}
+RETRY_AFTER: dict[str, Any] = {
+    "Retry-After": {"description": "seconds until it is worth to ask again", "schema": _INTEGER, "example": 1}
+}
+JOB_HEADERS: dict[str, Any] = {
+    "ETag": {"description": "changes with the job", "schema": _STRING, "example": 'W/"5d1c3ba0c1d5e9f7"'},
+    "Cache-Control": {
+        "description": "a job that is done may be kept for ever, one that waits must be asked for again",
+        "schema": _STRING,
+        "example": "private, no-cache",
+    },
+    "Retry-After": {**RETRY_AFTER["Retry-After"], "description": "while it waits: when to ask again"},
+    **PREFERENCE_HEADERS,
+}
+JOB_LINKS: dict[str, Any] = {
+    name: {
+        "operationId": f"{name}_job",
+        "parameters": {"job_id": "$response.body#/id"},
+        "description": description,
+    }
+    for name, description in {
+        "get": "ask how far it has come",
+        "stream": "be told how far it has come",
+        "withdraw": "take it back while it waits",
+    }.items()
+}
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
+    304: {
+        "description": "it has not changed since the ETag that was sent",
+        "headers": {"ETag": JOB_HEADERS["ETag"]},
     }
 }
+REFUSED = _problem(400, "refused by the rules, if the client waited for it")
+
+
+def noted(description: str) -> dict[int | str, dict[str, Any]]:
+    """202 with a job, and what can be done with it."""
+    return {
+        202: {
+            "model": Job,
+            "description": description,
+            "headers": {
+                "Location": {"description": "the job", "schema": _STRING, "example": "/jobs/01a206d1-…"},
+                **RETRY_AFTER,
+                **PREFERENCE_HEADERS,
+            },
+            "links": JOB_LINKS,
+        }
+    }
+
+
+ACCEPTED = noted("accepted, durably, at this position in line")
 
 
 _FRAMEWORK_ERRORS = ("HTTPValidationError", "ValidationError")

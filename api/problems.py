@@ -22,6 +22,7 @@ from shared.errors import (
     OnsaleError,
     SalesNotOpen,
     TemporarilyUnavailable,
+    TooManyWaiting,
 )
 from shared.log import log_event
 from shared.records import JobResult
@@ -279,11 +280,13 @@ def onsale_error_response(error: OnsaleError, *, path: str) -> Response:
             )
         case TemporarilyUnavailable():
             log_event(logger, logging.WARNING, "temporarily unavailable", path=path, reason=error)
+            away = "A server that is needed does not answer."
+            reason = error if isinstance(error, TooManyWaiting) else away
             document = problem(
                 "temporarily-unavailable",
                 "Temporarily unavailable",
                 503,
-                "A server that is needed does not answer. Try again after Retry-After seconds.",
+                f"{reason} Try again after Retry-After seconds.",
             )
             return problem_response(document, retry)
         case _:

@@ -8,7 +8,8 @@ OnsaleError
 ├── IdempotencyKeyReused
 ├── TemporarilyUnavailable
 │   ├── LineUnavailable
-│   └── DatabaseUnavailable
+│   ├── DatabaseUnavailable
+│   └── TooManyWaiting
 ├── StaleClaim
 ├── EventLocked
 └── EventBlocked
@@ -67,6 +68,10 @@ class LineUnavailable(TemporarilyUnavailable):
 
 class DatabaseUnavailable(TemporarilyUnavailable):
     """PostgreSQL does not answer in time."""
+
+
+class TooManyWaiting(TemporarilyUnavailable):
+    """As many clients wait here as may."""
 
 
 class StaleClaim(OnsaleError):

@@ -90,5 +90,38 @@ RATE_TOLD_AT_ONCE_MAX = 1_000
 RATE_CALLERS_MAX = 200_000
 """Callers counted in one process; past it, those far from their quota are forgotten."""
 
+STANDSTILL_SECONDS = 10.0
+"""A line in which nothing was applied for so long stands still: nobody can say when it will be whose turn."""
+
+DRAIN_MEMORY = 0.8
+"""What the batches until now count in the measured drain rate when one more is added: the last few matter."""
+
+JOBS_READ_AT_ONCE_MAX = 256
+"""Jobs that are read in one round trip after the subscription was lost."""
+
+PROGRESS_READ_AT_ONCE_MAX = 500
+"""Lines that one call of a script looks at, so that it never holds Redis for long."""
+
+RETRY_AFTER_SECONDS_MAX = 30
+"""The longest that a client is told to wait before it asks again, before some chance is added."""
+
+RETRY_AFTER_UNKNOWN_SECONDS = 2.0
+"""The same where nobody can say how long it will take."""
+
+RETRY_AFTER_SPREAD = 0.5
+"""How much longer than that, at most, by chance, so that clients don't come back all at once."""
+
+STREAM_SECONDS_MAX = 900.0
+"""The longest that one stream of a job stays open; its client opens another, and nothing is missed."""
+
+STREAM_SEND_SECONDS_MAX = 30.0
+"""How long a client may leave an event of its stream unread before the stream is given up."""
+
+STREAM_RESULT_SECONDS_MAX = 2.0
+"""How long after its turn a stream waits for the result to be sent before it asks for it."""
+
+STREAM_RETRY_MS = (1_000, 5_000)
+"""When a client opens its stream again after it broke off; by chance, so that they don't come all at once."""
+
 assert TICKETS_PER_BOOKING_MAX <= MAX_TICKETS_PER_USER_DEFAULT
 assert ENQUEUE_BATCH_MAX < SUBMISSIONS_WAITING_MAX

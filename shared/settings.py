@@ -50,6 +50,19 @@ class Settings(BaseSettings):
     wait_seconds_max: Annotated[
         float, Field(gt=0, le=300, description="the longest that `Prefer: wait` is honoured")
     ] = 30.0
+    waiters_max: Annotated[
+        int,
+        Field(ge=1, le=100_000, description="clients that may wait with `Prefer: wait` at one API process"),
+    ] = 10_000
+    streams_max: Annotated[
+        int, Field(ge=1, le=100_000, description="streams of jobs that one API process keeps open")
+    ] = 5_000
+    stream_position_seconds: Annotated[
+        float, Field(ge=0.05, le=60, description="how often a stream is told how far its line has come")
+    ] = 1.0
+    stream_heartbeat_seconds: Annotated[
+        float, Field(ge=0.1, le=300, description="how long a stream is silent before a heartbeat")
+    ] = 15.0
     batch_commands_max: Annotated[
         int, Field(ge=1, le=10_000, description="commands applied in one transaction")
     ] = 1_000

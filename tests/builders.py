@@ -146,7 +146,6 @@ def completion_of(batch: AppliedBatch) -> Completion:
         results=batch.results,
         view=batch.view,
         applied_position=batch.applied_position,
-        rate=1000.0,
         started_at=now,
         ended_at=now,
     )

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.context import ApiContext, Context
+from api.headers import joined_header
 from api.idempotency import IDEMPOTENCY_KEY_PATTERN
 from api.openapi import ACCEPTED, NEXT_PAGE, PROBLEMS, REFUSED
 from api.pages import PageQuery, page_response, read_cursor
@@ -22,7 +23,13 @@ from shared.records import BookingRecord, booking_view
 
 router = APIRouter(tags=["bookings"])
 
-Prefer = Annotated[str | None, Header(description="`wait=N`: wait up to N seconds for the result")]
+Prefer = Annotated[
+    str | None,
+    Header(
+        description="`wait=N`: wait up to N seconds for the result. `respond-async`: don't wait longer",
+        examples=["wait=10", "respond-async, wait=10"],
+    ),
+]
 IdempotencyKey = Annotated[
     str | None,
     # Checked where it is used, since a malformed key is answered with 400.
@@ -62,11 +69,10 @@ async def book(
     context: Context,
     prefer: Prefer = None,
     idempotency_key: IdempotencyKey = None,
-    content_type: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> Response:
     """The command gets its place in the event's line, which is kept for ever. Poll the job for the result."""
-    headers = SubmitHeaders(content_type=content_type, prefer=prefer, idempotency_key=idempotency_key)
-    return await submit_booking(context, event_id, await request.body(), headers)
+    body = await request.body()
+    return await submit_booking(context, event_id, body, submit_headers(request), request.receive)
 
 
 class BookingsQuery(PageQuery):
@@ -111,15 +117,19 @@ async def list_bookings(
     },
 )
 async def cancel(
-    booking_id: str, context: Context, prefer: Prefer = None, idempotency_key: IdempotencyKey = None
+    booking_id: str,
+    request: Request,
+    context: Context,
+    prefer: Prefer = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """The command stands in the same line as the bookings; a booking that still waits can be cancelled."""
     id = canonical_id(booking_id)
     event_id = None if id is None else await _event_of_booking(context, id)
     if id is None or event_id is None:
         raise ProblemError(booking_not_found(booking_id))
-    headers = SubmitHeaders(prefer=prefer, idempotency_key=idempotency_key)
-    return await submit_command(context, event_id, cancel_payload(id), headers)
+    headers = submit_headers(request)
+    return await submit_command(context, event_id, cancel_payload(id), headers, request.receive)
 
 
 @router.get(
@@ -135,6 +145,15 @@ async def get_booking(booking_id: str, context: Context) -> Response:
     if booking is None:
         raise ProblemError(booking_not_found(booking_id))
     return json_response(booking_view(booking))
+
+
+def submit_headers(request: Request) -> SubmitHeaders:
+    """Read from the request itself: a header may come in several lines. The parameters document them."""
+    return SubmitHeaders(
+        content_type=joined_header(request, "content-type"),
+        prefer=joined_header(request, "prefer"),
+        idempotency_key=joined_header(request, "idempotency-key"),
+    )
 
 
 async def _event_of_booking(context: ApiContext, booking_id: str) -> str | None:

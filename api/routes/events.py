@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from api.conditional import IfNoneMatch, conditional_response
 from api.context import ApiContext, Context
-from api.openapi import ACCEPTED, NEXT_PAGE, PROBLEMS, REFUSED
+from api.openapi import ACCEPTED, NEXT_PAGE, NOT_MODIFIED, PROBLEMS, REFUSED
 from api.pages import PageQuery, page_response, read_cursor
 from api.problems import ProblemError, event_not_found, invalid_request
-from api.routes.bookings import IdempotencyKey, Prefer
+from api.routes.bookings import IdempotencyKey, Prefer, submit_headers
 from api.schemas import Event, EventChange, EventPage, EventRequest, Job
-from api.submit import SubmitHeaders, find_event, json_response, submit_command
+from api.submit import find_event, json_response, submit_command
 from shared.database import lists, statements
 from shared.domain import SaleTerms
 from shared.errors import LineUnavailable
@@ -89,7 +90,8 @@ async def list_events(context: Context, query: Annotated[PageQuery, Query()]) ->
 )
 async def change_event(
     event_id: str,
-    request: EventChange,
+    change: EventChange,
+    request: Request,
     context: Context,
     prefer: Prefer = None,
     idempotency_key: IdempotencyKey = None,
@@ -101,37 +103,33 @@ async def change_event(
     id = canonical_id(event_id)
     if id is None:
         raise ProblemError(event_not_found(event_id))
-    if not request:
+    if not change:
         raise ProblemError(invalid_request([("body", "name at least one thing to change")]))
-    payload = change_payload(**request)
-    headers = SubmitHeaders(prefer=prefer, idempotency_key=idempotency_key)
-    return await submit_command(context, id, payload, headers)
+    payload = change_payload(**change)
+    return await submit_command(context, id, payload, submit_headers(request), request.receive)
 
 
+@router.head("/events/{event_id}", include_in_schema=False)
 @router.get(
     "/events/{event_id}",
     response_model=Event,
     summary="Look at an event",
     responses={
         200: {"headers": _ETAG},
-        304: {"description": "it has not changed since the ETag that was sent"},
+        **NOT_MODIFIED,
         **PROBLEMS[404],
         **PROBLEMS[503],
     },
 )
-async def get_event(
-    event_id: str, context: Context, if_none_match: Annotated[str | None, Header()] = None
-) -> Response:
+async def get_event(event_id: str, context: Context, if_none_match: IfNoneMatch) -> Response:
     """As of the last applied batch."""
     id = canonical_id(event_id)
     if id is None:
         raise ProblemError(event_not_found(event_id))
     view, applied = await _read_event(context, id)
-    etag = f'"{applied}"'
-    headers = {"ETag": etag, "Cache-Control": "no-cache"}
-    if if_none_match is not None and etag in (tag.strip() for tag in if_none_match.split(",")):
-        return Response(status_code=304, headers=headers)
-    return json_response(view, 200, headers)
+    return conditional_response(
+        view, {"Cache-Control": "no-cache"}, etag=f'"{applied}"', if_none_match=if_none_match
+    )
 
 
 async def _read_event(context: ApiContext, event_id: str) -> tuple[EventView, int]:

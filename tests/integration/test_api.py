@@ -361,6 +361,7 @@ def test_the_documents_are_served(api: httpx.Client) -> None:
         "/events/{event_id}/ledger",
         "/bookings/{booking_id}",
         "/jobs/{job_id}",
+        "/jobs/{job_id}/events",
         "/health",
         "/ready",
     }

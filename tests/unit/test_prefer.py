@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.prefer import preferred_wait_seconds
+from api.prefer import read_preference
 
 
 @pytest.mark.parametrize(
@@ -27,4 +27,4 @@ from api.prefer import preferred_wait_seconds
     ],
 )
 def test_the_wait_that_a_client_prefers(prefer: str | None, seconds: float) -> None:
-    assert preferred_wait_seconds(prefer, seconds_max=30) == seconds
+    assert read_preference(prefer, seconds_max=30).wait_seconds == seconds
