@@ -7,4 +7,5 @@ from fastapi import Request
 
 def joined_header(request: Request, name: str) -> str | None:
     """All lines of a header, joined; None if there is none."""
-    return ", ".join(request.headers.getlist(name)) or None
+    lines = request.headers.getlist(name)
+    return ", ".join(lines) if lines else None

@@ -11,10 +11,16 @@ _STRING = {"type": "string"}
 _INTEGER = {"type": "integer"}
 
 
+RETRY_AFTER: dict[str, Any] = {
+    "Retry-After": {"description": "seconds until it is worth to ask again", "schema": _INTEGER, "example": 1}
+}
+
+
 def _problem(status: int, description: str) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": description,
+            "headers": RETRY_AFTER if status in (429, 503) else {},
             "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}},
         }
     }
@@ -29,7 +35,7 @@ PROBLEMS: dict[int, dict[int | str, dict[str, Any]]] = {
         415: "the body is not JSON",
         422: "a field is wrong",
         429: "the line is full; see Retry-After",
-        503: "a server that is needed does not answer; see Retry-After",
+        503: "a server that is needed does not answer, or too many wait; see Retry-After",
     }.items()
 }
 NEXT_PAGE: dict[int | str, dict[str, Any]] = {
@@ -42,9 +48,6 @@ PREFERENCE_HEADERS: dict[str, Any] = {
         "example": "wait=10",
     },
     "Vary": {"description": "`Prefer`", "schema": _STRING, "example": "Prefer"},
-}
-RETRY_AFTER: dict[str, Any] = {
-    "Retry-After": {"description": "seconds until it is worth to ask again", "schema": _INTEGER, "example": 1}
 }
 JOB_HEADERS: dict[str, Any] = {
     "ETag": {"description": "changes with the job", "schema": _STRING, "example": 'W/"5d1c3ba0c1d5e9f7"'},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,16 +10,15 @@ from pathlib import Path
 import httpx
 import pytest
 import redis
-import uvicorn
 
-from api.main import create_app
 from local.servers import PostgresServer, ValkeyServer
 from shared.clock import SystemClock
 from shared.database.engine import Database
 from shared.database.migrate import migrate
 from shared.line.connections import connect
 from shared.settings import Settings
-from tests.builders import build_worker, tamper, wait_until
+from tests.builders import build_worker, tamper
+from tests.serving import serving
 from worker.consume import Worker
 
 StartWorker = Callable[..., Worker]
@@ -91,17 +89,8 @@ def start_worker(settings: Settings, database: Database, redis_client: redis.Red
 @pytest.fixture
 def api(settings: Settings, database: Database, redis_client: redis.Redis) -> Iterator[httpx.Client]:
     """A client of an API that runs in a thread, on a socket of its own."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    wait_until(lambda: server.started)
-    with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30) as client:
-        yield client
-    server.should_exit = True
-    thread.join()
-    listener.close()
+    with serving(settings) as served:
+        yield served.client
 
 
 @pytest.fixture

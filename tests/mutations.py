@@ -237,6 +237,22 @@ MUTATIONS = (
         test="tests/integration/test_outages.py",
     ),
     Mutation(
+        invariant="I9",
+        what="any number of clients may wait",
+        path="api/slots.py",
+        old="        if self.taken >= self._count_max:\n",
+        new="        if False:\n",
+        test="tests/integration/test_waiting.py",
+    ),
+    Mutation(
+        invariant="I9",
+        what="a client that has hung up is kept waiting",
+        path="api/wait.py",
+        old="    listener.add_done_callback(partial(_end, reply))\n",
+        new="",
+        test="tests/integration/test_waiting.py",
+    ),
+    Mutation(
         invariant="I10",
         what="a command that can't be read is an error of the worker",
         path="shared/line/codec.py",

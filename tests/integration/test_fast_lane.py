@@ -57,6 +57,7 @@ def without_what_differs_by_nature(answer: httpx.Response) -> tuple[int, dict[st
     ("content", "headers", "status"),
     [
         (BOOKING, JSON, 202),
+        (BOOKING, {**JSON, "Idempotency-Key": ""}, 400),
         (BOOKING, {"Content-Type": "Application/JSON; charset=utf-8"}, 202),
         (BOOKING, [*JSON.items(), ("Prefer", "respond-async"), ("Prefer", "wait=1")], 202),
         (BOOKING, [*JSON.items(), ("Idempotency-Key", "a"), ("Idempotency-Key", "b")], 400),

@@ -168,9 +168,9 @@ def test_two_hundred_streams_on_one_line_get_their_results_from_one_reader(
             base_url=api.client.base_url, timeout=60, limits=bounds, verify=False
         ) as client:
             following = [asyncio.create_task(follow(client, job_id)) for job_id in jobs]
-            while api.context.streams.taken < len(jobs):
+            while (api.context.streams.taken, api.context.progress.watched) != (len(jobs), 1):
+                assert api.context.progress.watched <= 1
                 await asyncio.sleep(0.01)
-            assert api.context.progress.watched == 1
             await asyncio.to_thread(start_worker)
             return await asyncio.gather(*following)
 
