@@ -12,7 +12,7 @@ from shared.database.engine import Database
 from shared.errors import DatabaseUnavailable, OnsaleError
 from shared.gathering import Gatherer
 from shared.line.producer import Producer
-from shared.records import EventRecord, event_view
+from shared.records import EventRecord
 
 
 class EventLookup:
@@ -36,20 +36,10 @@ class EventLookup:
         """
         return await self._lookups.ask(event_id)
 
-    async def tell_redis(self, event: EventRecord) -> None:
-        """Tell Redis what PostgreSQL knows of an event.
-
-        Raises:
-            LineUnavailable: Redis does not answer.
-        """
-        await self._producer.seed_event(
-            event_view(event), applied_position=event.applied_position, fencing_token=event.fencing_token
-        )
-
     async def _find(self, event_ids: Sequence[str]) -> list[EventRecord | OnsaleError | None]:
         found = await run_in_threadpool(self._select, event_ids)
         for event in found.values():
-            await self.tell_redis(event)
+            await self._producer.seed_event(event)
         return [found.get(event_id) for event_id in event_ids]
 
     def _select(self, event_ids: Sequence[str]) -> dict[str, EventRecord]:

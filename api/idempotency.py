@@ -21,7 +21,8 @@ from shared.records import LedgerRecord
 ANYONE = ""
 """The caller where nobody has to say who they are."""
 
-_VISIBLE_ASCII = re.compile(rf"[\x21-\x7e]{{1,{limits.IDEMPOTENCY_KEY_LENGTH_MAX}}}")
+IDEMPOTENCY_KEY_PATTERN = rf"^[\x21-\x7e]{{1,{limits.IDEMPOTENCY_KEY_LENGTH_MAX}}}$"
+_VISIBLE_ASCII = re.compile(IDEMPOTENCY_KEY_PATTERN)
 
 
 def keyed_job_id(caller: str, key: str) -> str:

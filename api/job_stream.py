@@ -27,6 +27,18 @@ _DONE_ID = "done"
 _HEARTBEAT = format_sse_event(comment="still here")
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
+EVENT_SCHEMA = {
+    "type": "object",
+    "description": "one event of the stream",
+    "properties": {
+        "event": {"enum": ["snapshot", "position", "result"]},
+        "data": {"type": "string", "description": "the job, as JSON", "contentMediaType": "application/json"},
+        "id": {"type": "string", "description": "for Last-Event-ID"},
+        "retry": {"type": "integer", "description": "milliseconds until a lost stream is opened again"},
+    },
+    "required": ["event", "data", "id"],
+}
+
 EXAMPLE = """event: snapshot
 data: {"id":"01a206d1-…","status":"queued","done":false,"position":812,"ahead":311, …}
 id: 500

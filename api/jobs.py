@@ -16,7 +16,15 @@ from shared.clock import format_time
 from shared.domain import CommandKind, JobStatus, OutcomeCode
 from shared.identifiers import canonical_id
 from shared.line.producer import Acceptance, JobRecord, Submission
-from shared.records import BookingView, CommandPayload, JobResult, LedgerRecord, booked_view, job_result
+from shared.records import (
+    BookingView,
+    CommandPayload,
+    EventView,
+    JobResult,
+    LedgerRecord,
+    booked_view,
+    job_result,
+)
 
 _QUEUED = JobStatus.QUEUED.value
 
@@ -36,6 +44,7 @@ class JobDocument(TypedDict):
     estimated_wait_seconds: float | None
     booking_id: str | None
     booking: BookingView | None
+    event: EventView | None
     error: ProblemDocument | None
 
 
@@ -135,6 +144,7 @@ def finished_document(waiting: JobDocument, result: JobResult, payload: CommandP
         "estimated_wait_seconds": None,
         "booking_id": result["booking_id"],
         "booking": booking,
+        "event": result["detail"].get("event"),
         "error": outcome_problem(result),
     }
 
@@ -196,6 +206,7 @@ def _waiting_document(
         "estimated_wait_seconds": estimated_wait_seconds(ahead, rate),
         "booking_id": booking_id,
         "booking": None,
+        "event": None,
         "error": None,
     }
 

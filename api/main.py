@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
@@ -13,8 +14,9 @@ from api.context import ApiContext
 from api.event_lookup import EventLookup
 from api.fast_lane import answer_booking
 from api.ledger_lookup import LedgerLookup
+from api.openapi import without_framework_errors
 from api.problems import install_problem_handlers
-from api.routes import bookings, events, health, jobs
+from api.routes import bookings, events, health, jobs, ledger
 from api.slots import Slots
 from api.stopping import on_stop_signal
 from shared.clock import SystemClock
@@ -36,6 +38,12 @@ class Application(FastAPI):
         """Answer a request."""
         if not await answer_booking(self, scope, receive, send):
             await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, with the errors that this API gives and no others."""
+        if self.openapi_schema is None:
+            self.openapi_schema = without_framework_errors(super().openapi())
+        return self.openapi_schema
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -67,7 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     install_problem_handlers(app)
     app.add_middleware(BodyLimit)
-    for module in (events, bookings, jobs, health):
+    for module in (events, bookings, ledger, jobs, health):
         app.include_router(module.router)
     return app
 

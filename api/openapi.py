@@ -21,7 +21,7 @@ def _problem(status: int, description: str) -> dict[int | str, dict[str, Any]]:
         status: {
             "description": description,
             "headers": RETRY_AFTER if status in (429, 503) else {},
-            "content": {PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+            "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}},
         }
     }
 
@@ -29,6 +29,7 @@ def _problem(status: int, description: str) -> dict[int | str, dict[str, Any]]:
 PROBLEMS: dict[int, dict[int | str, dict[str, Any]]] = {
     status: _problem(status, description)
     for status, description in {
+        409: "fewer tickets than are sold, if the client waited for the result",
         404: "there is no such thing",
         413: "the body is too large",
         415: "the body is not JSON",
@@ -36,6 +37,9 @@ PROBLEMS: dict[int, dict[int | str, dict[str, Any]]] = {
         429: "the line is full; see Retry-After",
         503: "a server that is needed does not answer, or too many wait; see Retry-After",
     }.items()
+}
+NEXT_PAGE: dict[int | str, dict[str, Any]] = {
+    200: {"headers": {"Link": {"description": 'the next page, with rel="next"', "schema": _STRING}}}
 }
 PREFERENCE_HEADERS: dict[str, Any] = {
     "Preference-Applied": {
@@ -93,3 +97,22 @@ def noted(description: str) -> dict[int | str, dict[str, Any]]:
 
 
 ACCEPTED = noted("accepted, durably, at this position in line")
+
+
+_FRAMEWORK_ERRORS = ("HTTPValidationError", "ValidationError")
+
+
+def without_framework_errors(document: dict[str, Any]) -> dict[str, Any]:
+    """The document without the 422 that FastAPI adds to every route with a parameter.
+
+    It has a form of its own, which is never sent: what can be wrong with a request is said by each route.
+    """
+    theirs = f"#/components/schemas/{_FRAMEWORK_ERRORS[0]}"
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            answer = operation["responses"].get("422", {}).get("content", {}).get("application/json", {})
+            if answer.get("schema", {}).get("$ref") == theirs:
+                del operation["responses"]["422"]
+    for name in _FRAMEWORK_ERRORS:
+        document["components"]["schemas"].pop(name, None)
+    return document

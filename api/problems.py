@@ -9,8 +9,10 @@ from typing import Any, TypedDict
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from shared import limits
 from shared.domain import OutcomeCode
@@ -18,6 +20,7 @@ from shared.errors import (
     IdempotencyKeyReused,
     LineFull,
     OnsaleError,
+    SalesNotOpen,
     TemporarilyUnavailable,
     TooManyWaiting,
 )
@@ -41,6 +44,8 @@ class ProblemDocument(TypedDict, total=False):
     available_tickets: int
     held_tickets: int
     max_tickets_per_user: int
+    sold_tickets: int
+    sales_open_at: str
 
 
 class ProblemError(Exception):
@@ -87,11 +92,19 @@ def job_not_found(job_id: str) -> ProblemDocument:
     )
 
 
+def sales_not_open(sales_open_at: str) -> ProblemDocument:
+    """A booking came before the sales."""
+    refusal = problem(
+        "sales-not-open", "Sales are not open yet", 400, f"Sales open at {sales_open_at}. Try again then."
+    )
+    return refusal | ProblemDocument(sales_open_at=sales_open_at)
+
+
 def outcome_problem(result: JobResult) -> ProblemDocument | None:
     """The problem that a job's outcome is to its client, or None if the command succeeded."""
     detail = result["detail"]
     match OutcomeCode(result["outcome"]):
-        case OutcomeCode.BOOKED | OutcomeCode.CANCELLED:
+        case OutcomeCode.BOOKED | OutcomeCode.CANCELLED | OutcomeCode.CHANGED:
             return None
         case OutcomeCode.NOT_ENOUGH_TICKETS:
             left = detail["available_tickets"]
@@ -118,6 +131,24 @@ def outcome_problem(result: JobResult) -> ProblemDocument | None:
                 400,
                 "The booking was cancelled before; there is nothing left to do.",
             )
+        case OutcomeCode.SALES_NOT_OPEN:
+            return sales_not_open(detail["sales_open_at"])
+        case OutcomeCode.SALES_CLOSED:
+            return problem(
+                "sales-closed",
+                "Sales are closed",
+                400,
+                "The organiser has closed the sales of this event. Bookings can still be cancelled.",
+            )
+        case OutcomeCode.TOTAL_BELOW_SOLD:
+            sold = detail["sold_tickets"]
+            refusal = problem(
+                "total-below-sold",
+                "Total below what is sold",
+                409,
+                f"{sold} tickets are sold. Set total_tickets to that many at least, or cancel some first.",
+            )
+            return refusal | ProblemDocument(sold_tickets=sold)
         case OutcomeCode.BOOKING_NOT_FOUND:
             return booking_not_found(result["booking_id"] or "")
         case OutcomeCode.WITHDRAWN:
@@ -188,18 +219,38 @@ def _field_name(location: Sequence[Any]) -> str:
     return ".".join(str(part) for part in location if not isinstance(part, int)) or "body"
 
 
-def _answer_http_exception(_request: Request, error: Exception) -> Response:
+def _answer_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        document = problem(
+            "method-not-allowed",
+            "Method not allowed",
+            405,
+            "See the Allow header for what this path takes.",
+        )
+        return problem_response(document, {"Allow": ", ".join(_allowed_methods(request))})
+    if error.status_code == 400:
+        # FastAPI's word for a body that is not even text.
+        return problem_response(invalid_request([("body", "send JSON, in UTF-8")]))
     if error.status_code == 413:
         return problem_response(body_too_large(), error.headers)
     titles = {
         404: ("not-found", "Not found", "There is nothing at this path. See /docs for the paths."),
-        405: ("method-not-allowed", "Method not allowed", "See the Allow header for what this path takes."),
     }
     type_name, title, detail = titles.get(
         error.status_code, ("http-error", "Request failed", str(error.detail))
     )
     return problem_response(problem(type_name, title, error.status_code, detail), error.headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """What the routes of a path take together; the router names those of the first only."""
+    found: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            found |= route.methods or set()
+    return sorted(found)
 
 
 def _answer_onsale_error(request: Request, error: Exception) -> Response:
@@ -211,6 +262,8 @@ def onsale_error_response(error: OnsaleError, *, path: str) -> Response:
     """The answer to a request that ran into one of our errors; those without an answer are raised."""
     retry = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     match error:
+        case SalesNotOpen():
+            return problem_response(sales_not_open(error.sales_open_at))
         case LineFull():
             document = problem(
                 "line-full", "The line is full", 429, f"{error} Try again after Retry-After seconds."

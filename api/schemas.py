@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, with_config
+from typing_extensions import TypedDict
 
 from shared import limits
 
@@ -15,16 +16,60 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def _integral(value: object) -> object:
+    """JSON has one kind of numbers: 2.0 is as whole as 2."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _only_text(value: object) -> object:
+    """A number would pass for the seconds since 1970."""
+    if not isinstance(value, str):
+        raise ValueError("write the time as text, as in RFC 3339")
+    return value
+
+
+_EventName = Annotated[
+    str, Field(min_length=1, max_length=limits.EVENT_NAME_LENGTH_MAX, pattern=_NO_CONTROL_CHARACTERS)
+]
+_TotalTickets = Annotated[int, Field(ge=1, le=limits.TICKETS_PER_EVENT_MAX), BeforeValidator(_integral)]
+# Not strict: JSON has no times, only texts.
+_SalesOpenAt = Annotated[
+    AwareDatetime,
+    Field(strict=False, description="when sales open, with a time zone; earlier bookings are refused"),
+    BeforeValidator(_only_text),
+]
+
+
 class EventRequest(_Request):
     """An event to put on sale."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Test Event", "total_tickets": 10}]})
 
-    name: Annotated[
-        str,
-        Field(min_length=1, max_length=limits.EVENT_NAME_LENGTH_MAX, pattern=_NO_CONTROL_CHARACTERS),
-    ]
-    total_tickets: Annotated[int, Field(ge=1, le=limits.TICKETS_PER_EVENT_MAX)]
+    name: _EventName
+    total_tickets: _TotalTickets
+    max_tickets_per_user: Annotated[
+        int, Field(ge=1, le=limits.MAX_TICKETS_PER_USER_MAX), BeforeValidator(_integral)
+    ] = limits.MAX_TICKETS_PER_USER_DEFAULT
+    sales_open_at: _SalesOpenAt | None = None
+
+
+@with_config(
+    extra="forbid",
+    strict=True,
+    json_schema_extra={"minProperties": 1, "examples": [{"total_tickets": 12}, {"sales_closed": True}]},
+)
+class EventChange(TypedDict, total=False):
+    """What is to change about an event; what is left out stays as it is."""
+
+    name: _EventName
+    total_tickets: _TotalTickets
+    sales_open_at: _SalesOpenAt
+    sales_closed: bool
+
+
+UserId = Annotated[
+    str, Field(min_length=1, max_length=limits.USER_ID_LENGTH_MAX, pattern=_NO_CONTROL_CHARACTERS)
+]
 
 
 class BookingRequest(_Request):
@@ -32,11 +77,8 @@ class BookingRequest(_Request):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "user1", "ticket_count": 1}]})
 
-    user_id: Annotated[
-        str,
-        Field(min_length=1, max_length=limits.USER_ID_LENGTH_MAX, pattern=_NO_CONTROL_CHARACTERS),
-    ]
-    ticket_count: Annotated[int, Field(ge=1, le=limits.TICKETS_PER_BOOKING_MAX)]
+    user_id: UserId
+    ticket_count: Annotated[int, Field(ge=1, le=limits.TICKETS_PER_BOOKING_MAX), BeforeValidator(_integral)]
 
 
 class Event(BaseModel):
@@ -47,6 +89,8 @@ class Event(BaseModel):
     total_tickets: int
     available_tickets: int
     max_tickets_per_user: int
+    sales_open_at: str | None
+    sales_closed: bool
     created_at: str
 
 
@@ -80,6 +124,8 @@ class Problem(BaseModel):
     available_tickets: int | None = None
     held_tickets: int | None = None
     max_tickets_per_user: int | None = None
+    sold_tickets: int | None = None
+    sales_open_at: str | None = None
 
 
 class Job(BaseModel):
@@ -112,7 +158,7 @@ class Job(BaseModel):
     )
 
     id: str
-    kind: Literal["book", "cancel", "repeat", "unknown"]
+    kind: Literal["book", "cancel", "change", "repeat", "unknown"]
     event_id: str
     status: Literal["queued", "succeeded", "rejected", "withdrawn", "failed"]
     done: bool
@@ -123,7 +169,44 @@ class Job(BaseModel):
     estimated_wait_seconds: float | None
     booking_id: str | None
     booking: Booking | None
+    event: Event | None
     error: Problem | None
+
+
+class LedgerEntry(BaseModel):
+    """An applied command and its outcome, for ever."""
+
+    position: int
+    job_id: str
+    kind: Literal["book", "cancel", "change", "repeat", "unknown"]
+    command: dict[str, Any] | None
+    outcome: str
+    detail: dict[str, Any]
+    booking_id: str | None
+    accepted_at: str
+    applied_at: str
+
+
+class _Page(BaseModel):
+    next_cursor: str | None
+
+
+class EventPage(_Page):
+    """A page of events."""
+
+    items: list[Event]
+
+
+class BookingPage(_Page):
+    """A page of bookings."""
+
+    items: list[Booking]
+
+
+class LedgerPage(_Page):
+    """A page of a ledger."""
+
+    items: list[LedgerEntry]
 
 
 class Health(BaseModel):

@@ -178,4 +178,5 @@ def _final_answer(job: JobDocument, preference: Preference) -> Response:
     if job["kind"] == CommandKind.BOOK:
         location = {"Location": f"/bookings/{job['booking_id']}"}
         return json_response(job["booking"], 201, {**location, **preference.headers(201)})
-    return json_response(job["booking"], 200, preference.headers(200))
+    shown = job["event"] if job["kind"] == CommandKind.CHANGE else job["booking"]
+    return json_response(shown, 200, preference.headers(200))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 from bench.machine import Machine
@@ -115,9 +115,7 @@ def goals_table(outcomes: Mapping[str, Outcome]) -> str:
     return _table(("measure", "goal", "measured", ""), rows)
 
 
-def _table(columns: object, rows: object) -> str:
-    assert isinstance(columns, tuple)
-    assert isinstance(rows, list)
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [f"| {' | '.join(columns)} |", f"| {' | '.join('---' for _ in columns)} |"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join(lines)

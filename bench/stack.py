@@ -14,16 +14,17 @@ import psutil
 from redis import Redis
 
 from bench.processes import Process, check_alive, running
-from bench.targets import ONSALE_OPTIONS, migrate_database, serve
+from bench.targets import ONSALE_OPTIONS, Target, migrate_database, serve
 from local.servers import PostgresServer, ValkeyServer
 from shared.clock import SystemClock
 from shared.database import statements
 from shared.database.engine import Database
+from shared.domain import SaleTerms
 from shared.identifiers import new_id
 from shared.line.codec import book_payload
 from shared.line.connections import connect, connect_async
 from shared.line.producer import Producer, Submission
-from shared.records import EventRecord, event_view
+from shared.records import EventRecord
 from shared.seals import new_event
 from shared.settings import Settings
 
@@ -84,27 +85,21 @@ class Stack:
         """An event that PostgreSQL and Redis know."""
         event = new_event(
             id=new_id(),
-            name="Benchmark",
-            total_tickets=total_tickets,
-            max_tickets_per_user=2,
+            terms=SaleTerms(name="Benchmark", total_tickets=total_tickets, max_tickets_per_user=2),
             created_at=SystemClock().now(),
         )
         database = Database(self.settings, connections_max=1)
         with database.transaction() as connection:
             statements.insert_event(connection, event)
         database.close()
-        self.with_producer(
-            lambda producer: producer.seed_event(event_view(event), applied_position=0, fencing_token=0)
-        )
+        self.with_producer(lambda producer: producer.seed_event(event))
         return event
 
     def make_quiet_events(self, count: int) -> None:
         """Open events that nobody asks for just now, but did: RQ still lists their queues."""
         now = SystemClock().now()
-        events = [
-            new_event(id=new_id(), name="Quiet", total_tickets=100, max_tickets_per_user=2, created_at=now)
-            for _ in range(count)
-        ]
+        terms = SaleTerms(name="Quiet", total_tickets=100, max_tickets_per_user=2)
+        events = [new_event(id=new_id(), terms=terms, created_at=now) for _ in range(count)]
         database = Database(self.settings, connections_max=1)
         with database.transaction() as connection:
             for event in events:
@@ -113,7 +108,7 @@ class Stack:
 
         async def seed(producer: Producer) -> None:
             for event in events:
-                await producer.seed_event(event_view(event), applied_position=0, fencing_token=0)
+                await producer.seed_event(event)
 
         self.with_producer(seed)
         client = self.line()
@@ -179,6 +174,22 @@ def stack(directory: Path, **onsale: str) -> Iterator[Stack]:
             yield built
         finally:
             built.close()
+
+
+@contextmanager
+def onsale(directory: Path, workers: int) -> Iterator[Target]:
+    """Onsale as it is measured over HTTP next to its peers, for the length of the block."""
+    with stack(directory) as built:
+        built.start_api()
+        for number in range(1, workers + 1):
+            built.start_worker(f"worker-{number}")
+        yield Target(
+            base_url=built.base_url,
+            database_url=built.postgres.url,
+            schema="public",
+            has_ledger=True,
+            check=built.check,
+        )
 
 
 def used_between(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What is measured: the synchronous peer and Onsale, each started afresh with servers of its own."""
+"""What is measured over HTTP: the synchronous peers, each started afresh with servers of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.processes import Process, await_http, check_alive, free_port, run_to_end, running
-from local.servers import PostgresServer, ValkeyServer
+from local.servers import PostgresServer
 
 MIGRATE_SECONDS_MAX = 60.0
 SYNCHRONOUS = "bench.peers.synchronous:app"
@@ -71,28 +71,6 @@ def synchronous_peer(
             database_url=postgres.url,
             schema="peer",
             has_ledger=False,
-            check=lambda: check_alive(processes, directory),
-        )
-
-
-@contextmanager
-def onsale(directory: Path, workers: int) -> Iterator[Target]:
-    """Onsale with a fresh PostgreSQL and a fresh Valkey, for the length of the block."""
-    with ExitStack() as stack:
-        postgres = stack.enter_context(PostgresServer(directory / "postgres"))
-        valkey = stack.enter_context(ValkeyServer(directory / "valkey"))
-        environment = {"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url}
-        migrate_database(environment, directory)
-        base_url, processes = serve(stack, "api.main:app", environment, directory, ONSALE_OPTIONS)
-        for number in range(1, workers + 1):
-            name = f"worker-{number}"
-            command = [sys.executable, "-m", "worker"]
-            processes[name] = stack.enter_context(running(command, environment, directory / f"{name}.log"))
-        yield Target(
-            base_url=base_url,
-            database_url=postgres.url,
-            schema="public",
-            has_ledger=True,
             check=lambda: check_alive(processes, directory),
         )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import assert_never
 
@@ -16,6 +17,7 @@ class CommandKind(StrEnum):
 
     BOOK = "book"
     CANCEL = "cancel"
+    CHANGE = "change"
     REPEAT = "repeat"
     UNKNOWN = "unknown"
 
@@ -42,10 +44,14 @@ class OutcomeCode(StrEnum):
 
     BOOKED = "booked"
     CANCELLED = "cancelled"
+    CHANGED = "changed"
     NOT_ENOUGH_TICKETS = "not-enough-tickets"
     USER_LIMIT_EXCEEDED = "user-limit-exceeded"
     ALREADY_CANCELLED = "already-cancelled"
     BOOKING_NOT_FOUND = "booking-not-found"
+    SALES_NOT_OPEN = "sales-not-open"
+    SALES_CLOSED = "sales-closed"
+    TOTAL_BELOW_SOLD = "total-below-sold"
     COMMAND_UNREADABLE = "command-unreadable"
     EVENT_NOT_FOUND = "event-not-found"
     POSITION_TAKEN = "position-taken"
@@ -61,10 +67,14 @@ class OutcomeCode(StrEnum):
 _JOB_STATUS_OF_OUTCOME: Mapping[OutcomeCode, JobStatus] = {
     OutcomeCode.BOOKED: JobStatus.SUCCEEDED,
     OutcomeCode.CANCELLED: JobStatus.SUCCEEDED,
+    OutcomeCode.CHANGED: JobStatus.SUCCEEDED,
     OutcomeCode.NOT_ENOUGH_TICKETS: JobStatus.REJECTED,
     OutcomeCode.USER_LIMIT_EXCEEDED: JobStatus.REJECTED,
     OutcomeCode.ALREADY_CANCELLED: JobStatus.REJECTED,
     OutcomeCode.BOOKING_NOT_FOUND: JobStatus.REJECTED,
+    OutcomeCode.SALES_NOT_OPEN: JobStatus.REJECTED,
+    OutcomeCode.SALES_CLOSED: JobStatus.REJECTED,
+    OutcomeCode.TOTAL_BELOW_SOLD: JobStatus.REJECTED,
     OutcomeCode.COMMAND_UNREADABLE: JobStatus.FAILED,
     OutcomeCode.EVENT_NOT_FOUND: JobStatus.FAILED,
     OutcomeCode.POSITION_TAKEN: JobStatus.FAILED,
@@ -75,11 +85,16 @@ _JOB_STATUS_OF_OUTCOME: Mapping[OutcomeCode, JobStatus] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookTickets:
-    """Sell `ticket_count` tickets to `user_id`; the booking takes the command's id."""
+    """Sell `ticket_count` tickets to `user_id`; the booking takes the command's id.
+
+    Whether sales are open is asked of the time when the command was accepted, so that waiting in line
+    makes no difference.
+    """
 
     id: str
     user_id: str
     ticket_count: int
+    accepted_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +103,17 @@ class CancelBooking:
 
     id: str
     booking_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeEvent:
+    """Change the terms of the event; None leaves a term as it is."""
+
+    id: str
+    name: str | None = None
+    total_tickets: int | None = None
+    sales_open_at: datetime | None = None
+    sales_closed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +143,7 @@ class RepeatedCommand:
     job_id: str
 
 
-Command = BookTickets | CancelBooking | UnreadableCommand | WithdrawnCommand | RepeatedCommand
+Command = BookTickets | CancelBooking | ChangeEvent | UnreadableCommand | WithdrawnCommand | RepeatedCommand
 
 
 def kind_of(command: Command) -> CommandKind:
@@ -127,6 +153,8 @@ def kind_of(command: Command) -> CommandKind:
             return CommandKind.BOOK
         case CancelBooking():
             return CommandKind.CANCEL
+        case ChangeEvent():
+            return CommandKind.CHANGE
         case UnreadableCommand():
             return CommandKind.UNKNOWN
         case WithdrawnCommand():
@@ -145,6 +173,17 @@ class BookingState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SaleTerms:
+    """What an organiser decides about an event. Without `sales_open_at` sales are open from the start."""
+
+    name: str
+    total_tickets: int
+    max_tickets_per_user: int
+    sales_open_at: datetime | None = None
+    sales_closed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventState:
     """As much of one event as a batch needs to be decided.
 
@@ -152,22 +191,24 @@ class EventState:
     it names; who is missing holds nothing, and what is missing does not exist.
     """
 
-    total_tickets: int
+    terms: SaleTerms
     available_tickets: int
-    max_tickets_per_user: int
     holdings: Mapping[str, int]
     bookings: Mapping[str, BookingState]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one command. The figures are those that a refusal names."""
+    """What became of one command. The figures are those that a refusal or a change names."""
 
     command_id: str
     code: OutcomeCode
     booking_id: str | None = None
     available_tickets: int | None = None
     held_tickets: int | None = None
+    sold_tickets: int | None = None
+    terms_before: SaleTerms | None = None
+    terms: SaleTerms | None = None
     reason: str | None = None
 
 
@@ -178,8 +219,8 @@ def apply_batch(state: EventState, commands: Sequence[Command]) -> tuple[EventSt
     Cutting a batch anywhere and applying the parts one after the other gives the same.
     """
     draft = _Draft(
+        terms=state.terms,
         available_tickets=state.available_tickets,
-        max_tickets_per_user=state.max_tickets_per_user,
         holdings=dict(state.holdings),
         bookings=dict(state.bookings),
     )
@@ -187,6 +228,7 @@ def apply_batch(state: EventState, commands: Sequence[Command]) -> tuple[EventSt
     return (
         replace(
             state,
+            terms=draft.terms,
             available_tickets=draft.available_tickets,
             holdings=draft.holdings,
             bookings=draft.bookings,
@@ -199,8 +241,8 @@ def apply_batch(state: EventState, commands: Sequence[Command]) -> tuple[EventSt
 class _Draft:
     """The state while a batch is being decided; never leaves `apply_batch`."""
 
+    terms: SaleTerms
     available_tickets: int
-    max_tickets_per_user: int
     holdings: dict[str, int]
     bookings: dict[str, BookingState]
 
@@ -211,6 +253,8 @@ def _apply(draft: _Draft, command: Command) -> Outcome:
             return _book(draft, command)
         case CancelBooking():
             return _cancel(draft, command)
+        case ChangeEvent():
+            return _change(draft, command)
         case UnreadableCommand():
             return Outcome(command_id=command.id, code=OutcomeCode.COMMAND_UNREADABLE, reason=command.reason)
         case WithdrawnCommand():
@@ -222,7 +266,8 @@ def _apply(draft: _Draft, command: Command) -> Outcome:
 
 
 def _book(draft: _Draft, command: BookTickets) -> Outcome:
-    """The user's limit is asked first: waiting for returned tickets would not help who is over it."""
+    """The user's limit is asked before the tickets: returned ones would not help who is over it."""
+    terms = draft.terms
     held = draft.holdings.get(command.user_id, 0)
     if command.ticket_count < 1:
         return Outcome(
@@ -230,7 +275,11 @@ def _book(draft: _Draft, command: BookTickets) -> Outcome:
             code=OutcomeCode.COMMAND_UNREADABLE,
             reason=f"ticket_count is {command.ticket_count}; it must be at least 1",
         )
-    if held + command.ticket_count > draft.max_tickets_per_user:
+    if terms.sales_closed:
+        return Outcome(command_id=command.id, code=OutcomeCode.SALES_CLOSED)
+    if not sales_are_open(terms.sales_open_at, command.accepted_at):
+        return Outcome(command_id=command.id, code=OutcomeCode.SALES_NOT_OPEN, terms=terms)
+    if held + command.ticket_count > terms.max_tickets_per_user:
         return Outcome(command_id=command.id, code=OutcomeCode.USER_LIMIT_EXCEEDED, held_tickets=held)
     if command.ticket_count > draft.available_tickets:
         return Outcome(
@@ -260,3 +309,32 @@ def _cancel(draft: _Draft, command: CancelBooking) -> Outcome:
     draft.holdings[booking.user_id] = draft.holdings.get(booking.user_id, 0) - booking.ticket_count
     draft.bookings[command.booking_id] = replace(booking, status=BookingStatus.CANCELLED)
     return Outcome(command_id=command.id, code=OutcomeCode.CANCELLED, booking_id=command.booking_id)
+
+
+def sales_are_open(sales_open_at: datetime | None, accepted_at: datetime) -> bool:
+    """Whether a booking that was accepted then comes late enough."""
+    return sales_open_at is None or accepted_at >= sales_open_at
+
+
+def _change(draft: _Draft, command: ChangeEvent) -> Outcome:
+    """Never below what is sold: nobody who has a ticket loses it."""
+    before = draft.terms
+    sold = before.total_tickets - draft.available_tickets
+    after = SaleTerms(
+        name=before.name if command.name is None else command.name,
+        total_tickets=before.total_tickets if command.total_tickets is None else command.total_tickets,
+        max_tickets_per_user=before.max_tickets_per_user,
+        sales_open_at=before.sales_open_at if command.sales_open_at is None else command.sales_open_at,
+        sales_closed=before.sales_closed if command.sales_closed is None else command.sales_closed,
+    )
+    if after.total_tickets < max(sold, 1):
+        return Outcome(command_id=command.id, code=OutcomeCode.TOTAL_BELOW_SOLD, sold_tickets=sold)
+    draft.terms = after
+    draft.available_tickets = after.total_tickets - sold
+    return Outcome(
+        command_id=command.id,
+        code=OutcomeCode.CHANGED,
+        available_tickets=draft.available_tickets,
+        terms_before=before,
+        terms=after,
+    )

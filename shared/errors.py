@@ -2,7 +2,9 @@
 
 OnsaleError
 ├── EventNotFound
+├── SalesNotOpen
 ├── LineFull
+├── RateLimited
 ├── IdempotencyKeyReused
 ├── TemporarilyUnavailable
 │   ├── LineUnavailable
@@ -17,6 +19,8 @@ OnsaleError
 
 from __future__ import annotations
 
+from shared import limits
+
 
 class OnsaleError(Exception):
     """Something went wrong."""
@@ -29,8 +33,25 @@ class EventNotFound(OnsaleError):
     """There is no event with this id."""
 
 
+class SalesNotOpen(OnsaleError):
+    """Sales of this event open later. `sales_open_at` is the time, as text."""
+
+    def __init__(self, sales_open_at: str) -> None:
+        super().__init__(f"sales open at {sales_open_at}")
+        self.sales_open_at = sales_open_at
+
+
 class LineFull(OnsaleError):
     """The line of this event is as long as it may be."""
+
+
+class RateLimited(OnsaleError):
+    """A caller asks more often than it may: `quota` requests in a window, the next in `retry_seconds`."""
+
+    def __init__(self, quota: int, retry_seconds: int) -> None:
+        super().__init__(f"more than {quota} requests in {limits.RATE_WINDOW_SECONDS} seconds")
+        self.quota = quota
+        self.retry_seconds = retry_seconds
 
 
 class IdempotencyKeyReused(OnsaleError):

@@ -7,6 +7,7 @@ EVENT_NAME_LENGTH_MAX = 200
 TICKETS_PER_BOOKING_MAX = 2
 TICKETS_PER_EVENT_MAX = 10_000_000
 MAX_TICKETS_PER_USER_DEFAULT = 2
+MAX_TICKETS_PER_USER_MAX = 1_000
 
 REQUEST_BODY_BYTES_MAX = 16 * 1024
 
@@ -15,6 +16,13 @@ ENQUEUE_BATCH_MAX = 256
 
 SUBMISSIONS_WAITING_MAX = 20_000
 """Commands that one API process holds while Redis is busy; past it a submit is refused with 503."""
+
+PAGE_ITEMS_DEFAULT = 50
+PAGE_ITEMS_MAX = 200
+"""Items on one page of a list."""
+
+CURSOR_LENGTH_MAX = 1_500
+"""Characters of a cursor; the longest holds a user's id and a booking's, each character escaped."""
 
 LOOKUP_BATCH_MAX = 256
 """Jobs that one query looks up in the ledger; more wait for the next one."""
@@ -65,6 +73,22 @@ DESCRIPTION_LENGTH_MAX = 80
 
 REASON_LENGTH_MAX = 300
 """Characters of the reason why a command failed."""
+
+RATE_WINDOW_SECONDS = 60
+"""The span over which the requests of a caller are counted."""
+
+RATE_SYNC_SECONDS = 0.5
+"""How often an API process tells the others what its busy callers asked for."""
+
+RATE_SHARE_TOLD = 0.1
+"""The share of its quota from which on a caller is told of. Below it a caller costs Redis nothing, and each
+further API process lets it have at most so much more."""
+
+RATE_TOLD_AT_ONCE_MAX = 1_000
+"""Callers told of in one call; the others follow with the next."""
+
+RATE_CALLERS_MAX = 200_000
+"""Callers counted in one process; past it, those far from their quota are forgotten."""
 
 STANDSTILL_SECONDS = 10.0
 """A line in which nothing was applied for so long stands still: nobody can say when it will be whose turn."""

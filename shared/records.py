@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypedDict
 
-from shared.clock import format_time
-from shared.domain import BookingState, BookingStatus, CommandKind, OutcomeCode
+from shared.clock import format_time, parse_time
+from shared.domain import BookingState, BookingStatus, CommandKind, OutcomeCode, SaleTerms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventRecord:
-    """A row of `events`. `ledger_digest` and `seal` are explained in `shared.seals`."""
+    """A row of `events`. `ledger_digest` and `seal` are explained in `shared.seals`.
+
+    Who may decide about the event is `organiser_id`; None where nobody had to say who they are.
+    """
 
     id: str
     name: str
@@ -25,6 +28,9 @@ class EventRecord:
     updated_at: datetime
     ledger_digest: bytes
     seal: bytes
+    organiser_id: str | None = None
+    sales_open_at: datetime | None = None
+    sales_closed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +71,20 @@ class CommandPayload(TypedDict, total=False):
     ticket_count: int
     booking_id: str
     job_id: str
+    name: str
+    total_tickets: int
+    sales_open_at: str
+    sales_closed: bool
+
+
+class EventTerms(TypedDict):
+    """What an organiser decides about an event, as the ledger keeps it."""
+
+    name: str
+    total_tickets: int
+    max_tickets_per_user: int
+    sales_open_at: str | None
+    sales_closed: bool
 
 
 class EventView(TypedDict):
@@ -75,6 +95,8 @@ class EventView(TypedDict):
     total_tickets: int
     available_tickets: int
     max_tickets_per_user: int
+    sales_open_at: str | None
+    sales_closed: bool
     created_at: str
 
 
@@ -90,10 +112,28 @@ class BookingView(TypedDict):
     updated_at: str
 
 
+class LedgerView(TypedDict):
+    """A row of the ledger as the HTTP API shows it."""
+
+    position: int
+    job_id: str
+    kind: str
+    command: CommandPayload | None
+    outcome: str
+    detail: OutcomeDetail
+    booking_id: str | None
+    accepted_at: str
+    applied_at: str
+
+
 class OutcomeDetail(TypedDict, total=False):
-    """What an outcome's code does not say: the booking, or the figures that explain a refusal."""
+    """What an outcome's code does not say: the booking, the change, or the figures that explain a refusal."""
 
     booking: BookingView
+    event: EventView
+    terms_before: EventTerms
+    sales_open_at: str
+    sold_tickets: int
     available_tickets: int
     held_tickets: int
     max_tickets_per_user: int
@@ -123,8 +163,64 @@ def event_view(event: EventRecord) -> EventView:
         total_tickets=event.total_tickets,
         available_tickets=event.available_tickets,
         max_tickets_per_user=event.max_tickets_per_user,
+        sales_open_at=_optional_time(event.sales_open_at),
+        sales_closed=event.sales_closed,
         created_at=format_time(event.created_at),
     )
+
+
+def sale_terms(event: EventRecord) -> SaleTerms:
+    """As much of an event as its organiser decides."""
+    return SaleTerms(
+        name=event.name,
+        total_tickets=event.total_tickets,
+        max_tickets_per_user=event.max_tickets_per_user,
+        sales_open_at=event.sales_open_at,
+        sales_closed=event.sales_closed,
+    )
+
+
+def with_terms(event: EventRecord, terms: SaleTerms) -> EventRecord:
+    """The same event under these terms; its tickets are not counted anew."""
+    return replace(
+        event,
+        name=terms.name,
+        total_tickets=terms.total_tickets,
+        max_tickets_per_user=terms.max_tickets_per_user,
+        sales_open_at=terms.sales_open_at,
+        sales_closed=terms.sales_closed,
+    )
+
+
+def event_terms(terms: SaleTerms) -> EventTerms:
+    """Terms as JSON."""
+    return EventTerms(
+        name=terms.name,
+        total_tickets=terms.total_tickets,
+        max_tickets_per_user=terms.max_tickets_per_user,
+        sales_open_at=_optional_time(terms.sales_open_at),
+        sales_closed=terms.sales_closed,
+    )
+
+
+def read_event_terms(terms: EventTerms) -> SaleTerms:
+    """Terms from JSON.
+
+    Raises:
+        KeyError, TypeError, ValueError: they are not what `event_terms` writes.
+    """
+    opens = terms["sales_open_at"]
+    return SaleTerms(
+        name=terms["name"],
+        total_tickets=terms["total_tickets"],
+        max_tickets_per_user=terms["max_tickets_per_user"],
+        sales_open_at=None if opens is None else parse_time(opens),
+        sales_closed=terms["sales_closed"],
+    )
+
+
+def _optional_time(moment: datetime | None) -> str | None:
+    return None if moment is None else format_time(moment)
 
 
 def booking_view(booking: BookingRecord) -> BookingView:
@@ -137,6 +233,21 @@ def booking_view(booking: BookingRecord) -> BookingView:
         status=booking.status.value,
         created_at=format_time(booking.created_at),
         updated_at=format_time(booking.updated_at),
+    )
+
+
+def ledger_view(entry: LedgerRecord) -> LedgerView:
+    """Show a row of the ledger."""
+    return LedgerView(
+        position=entry.position,
+        job_id=entry.job_id,
+        kind=entry.kind.value,
+        command=entry.payload,
+        outcome=entry.outcome.value,
+        detail=entry.detail,
+        booking_id=entry.booking_id,
+        accepted_at=format_time(entry.accepted_at),
+        applied_at=format_time(entry.applied_at),
     )
 
 

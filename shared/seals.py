@@ -15,6 +15,7 @@ from hashlib import sha256
 import orjson
 
 from shared.clock import format_time
+from shared.domain import SaleTerms
 from shared.records import EventRecord, LedgerRecord
 
 
@@ -56,8 +57,11 @@ def extended_digest(digest: bytes, lines: Iterable[str]) -> bytes:
 
 
 def sealed(event: EventRecord) -> EventRecord:
-    """The same event with the seal that its other columns give."""
-    columns = (
+    """The same event with the seal that its other columns give.
+
+    Columns that later versions brought count where they are set, so that earlier seals stay valid.
+    """
+    columns: tuple[object, ...] = (
         event.id,
         event.name,
         event.total_tickets,
@@ -69,20 +73,29 @@ def sealed(event: EventRecord) -> EventRecord:
         format_time(event.updated_at),
         event.ledger_digest.hex(),
     )
+    if event.organiser_id is not None:
+        columns += ("organiser_id", event.organiser_id)
+    if event.sales_open_at is not None:
+        columns += ("sales_open_at", format_time(event.sales_open_at))
+    if event.sales_closed:
+        columns += ("sales_closed",)
     return replace(event, seal=sha256(_canonical(columns).encode()).digest())
 
 
 def new_event(
-    *, id: str, name: str, total_tickets: int, max_tickets_per_user: int, created_at: datetime
+    *, id: str, terms: SaleTerms, created_at: datetime, organiser_id: str | None = None
 ) -> EventRecord:
     """An event with all its tickets for sale and an empty ledger, sealed."""
     return sealed(
         EventRecord(
             id=id,
-            name=name,
-            total_tickets=total_tickets,
-            available_tickets=total_tickets,
-            max_tickets_per_user=max_tickets_per_user,
+            name=terms.name,
+            total_tickets=terms.total_tickets,
+            available_tickets=terms.total_tickets,
+            max_tickets_per_user=terms.max_tickets_per_user,
+            sales_open_at=terms.sales_open_at,
+            sales_closed=terms.sales_closed,
+            organiser_id=organiser_id,
             applied_position=0,
             fencing_token=0,
             created_at=created_at,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import TypeVar
 
 import httpx
@@ -14,18 +15,19 @@ from sqlalchemy import text
 from shared.clock import SystemClock
 from shared.database import statements
 from shared.database.engine import Database
-from shared.domain import BookingStatus, OutcomeCode
+from shared.domain import BookingStatus, OutcomeCode, SaleTerms
 from shared.identifiers import new_id
 from shared.line.codec import book_payload
 from shared.line.connections import connect, connect_async
-from shared.line.consumer import Completion, Consumer, GiveBack, Sleeper
+from shared.line.consumer import NO_CLAIM, Completion, Consumer, GiveBack, Sleeper
 from shared.line.presence import Presence
 from shared.line.producer import Acceptance, Producer, Submission
-from shared.records import CommandPayload, EventRecord, JobResult, event_view
+from shared.records import CommandPayload, EventRecord, JobResult
 from shared.seals import new_event
 from shared.settings import Settings
-from worker.batch import AppliedBatch
+from worker.batch import AppliedBatch, apply_to_database
 from worker.consume import Worker
+from worker.verify import Verifier
 
 Result = TypeVar("Result")
 
@@ -65,14 +67,21 @@ def build_worker(settings: Settings, database: Database, *, name: str) -> Worker
 
 
 def create_event(
-    database: Database, *, total_tickets: int = 10, max_tickets_per_user: int = 2
+    database: Database,
+    *,
+    total_tickets: int = 10,
+    max_tickets_per_user: int = 2,
+    sales_open_at: datetime | None = None,
 ) -> EventRecord:
     """An event in PostgreSQL that Redis does not know yet."""
     event = new_event(
         id=new_id(),
-        name="Test Event",
-        total_tickets=total_tickets,
-        max_tickets_per_user=max_tickets_per_user,
+        terms=SaleTerms(
+            name="Test Event",
+            total_tickets=total_tickets,
+            max_tickets_per_user=max_tickets_per_user,
+            sales_open_at=sales_open_at,
+        ),
         created_at=SystemClock().now(),
     )
     with database.transaction() as connection:
@@ -109,9 +118,7 @@ def with_producer(
 
 def seed(settings: Settings, event: EventRecord) -> None:
     async def use(producer: Producer) -> None:
-        await producer.seed_event(
-            event_view(event), applied_position=event.applied_position, fencing_token=event.fencing_token
-        )
+        await producer.seed_event(event)
 
     with_producer(settings, use)
 
@@ -187,6 +194,30 @@ def assert_books_balance(database: Database, event_id: str) -> None:
     assert all(tickets <= event.max_tickets_per_user for _, tickets in active)
     assert [position for position, _, _ in entries] == list(range(1, event.applied_position + 1))
     assert booking_ids == {job_id for _, job_id, outcome in entries if outcome is OutcomeCode.BOOKED}
+
+
+def violations(database: Database, event_id: str | None = None) -> list[str]:
+    """What `verify` finds wrong, at one event or at all."""
+    found: list[str] = []
+    verifier = Verifier(database, report=found.append, progress=lambda counts: None)
+    if event_id is None:
+        verifier.verify_all()
+    else:
+        verifier.verify_event(event_id)
+    assert verifier.counts.violations == len(found)
+    return found
+
+
+def apply_waiting(settings: Settings, database: Database, client: redis.Redis, event_id: str) -> None:
+    """Apply and complete what waits at the head of a line."""
+    consumer = Consumer(client, settings, worker_name="w")
+    waiting = consumer.peek(event_id).commands
+    complete(
+        consumer,
+        event_id,
+        NO_CLAIM,
+        apply_to_database(database, SystemClock(), event_id, waiting, NO_CLAIM),
+    )
 
 
 def result_of(results: Sequence[tuple[str, JobResult]], job_id: str) -> JobResult:

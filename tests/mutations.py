@@ -184,7 +184,7 @@ MUTATIONS = (
         invariant="I6",
         what="a consumer frozen with the row locked keeps it",
         path="shared/database/engine.py",
-        old='"idle_timeout": f"{idle_ms:.0f}ms"',
+        old='"idle_timeout": f"{idle_seconds * 1000:.0f}ms"',
         new='"idle_timeout": "0"',
         test="tests/integration/test_outages.py",
     ),

@@ -32,6 +32,8 @@ from shared.records import (
     booking_state,
     event_view,
     job_result,
+    sale_terms,
+    with_terms,
 )
 from shared.seals import extended_digest, ledger_line, sealed
 from worker.records import BatchRecords, batch_records, ledger_record
@@ -114,7 +116,7 @@ def _after(
 ) -> EventRecord:
     """The event as it is after a batch, but for its digests."""
     return replace(
-        event,
+        with_terms(event, state.terms),
         available_tickets=state.available_tickets,
         applied_position=event.applied_position + len(records.entries),
         fencing_token=max(token, event.fencing_token),
@@ -142,9 +144,8 @@ def _prefetch(
         fresh=fresh,
         bookings=bookings,
         state=EventState(
-            total_tickets=event.total_tickets,
+            terms=sale_terms(event),
             available_tickets=event.available_tickets,
-            max_tickets_per_user=event.max_tickets_per_user,
             holdings=holdings,
             bookings={booking.id: booking_state(booking) for booking in bookings.values()},
         ),
@@ -206,9 +207,15 @@ def _find_bookings_to_cancel(
 
 
 def _write(connection: Connection, before: EventRecord, after: EventRecord, records: BatchRecords) -> None:
-    """Tickets that are given back are written first: others of the batch may have been sold them."""
+    """Tickets that are given back or added are written first: others of the batch may have been sold them.
+
+    A total is lowered after what was given back and before what was sold, so that the count of available
+    tickets stays in its bounds at each step.
+    """
     if records.cancelled:
         statements.cancel_bookings(connection, records.cancelled, after.updated_at)
+    if sale_terms(after) != sale_terms(before):
+        statements.change_event(connection, after)
     if records.made:
         statements.insert_bookings(connection, list(records.made.values()))
     if records.entries:

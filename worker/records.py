@@ -6,9 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from shared.clock import format_time
 from shared.domain import BookingStatus, BookTickets, Outcome, OutcomeCode
 from shared.line.codec import WaitingCommand
-from shared.records import BookingRecord, EventRecord, LedgerRecord, OutcomeDetail, booking_view
+from shared.records import (
+    BookingRecord,
+    EventRecord,
+    LedgerRecord,
+    OutcomeDetail,
+    booking_view,
+    event_terms,
+    event_view,
+    with_terms,
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,7 +117,25 @@ def _detail(records: BatchRecords, event: EventRecord, outcome: Outcome) -> Outc
             return OutcomeDetail(
                 held_tickets=outcome.held_tickets, max_tickets_per_user=event.max_tickets_per_user
             )
+        case OutcomeCode.CHANGED:
+            return _change_detail(event, outcome)
+        case OutcomeCode.SALES_NOT_OPEN:
+            assert outcome.terms is not None
+            assert outcome.terms.sales_open_at is not None
+            return OutcomeDetail(sales_open_at=format_time(outcome.terms.sales_open_at))
+        case OutcomeCode.TOTAL_BELOW_SOLD:
+            assert outcome.sold_tickets is not None
+            return OutcomeDetail(sold_tickets=outcome.sold_tickets)
         case OutcomeCode.COMMAND_UNREADABLE:
             return OutcomeDetail(reason=outcome.reason or "")
         case _:
             return OutcomeDetail()
+
+
+def _change_detail(event: EventRecord, outcome: Outcome) -> OutcomeDetail:
+    """The terms before a change, from which a replay can start, and the event after it."""
+    assert outcome.terms_before is not None
+    assert outcome.terms is not None
+    assert outcome.available_tickets is not None
+    changed = replace(with_terms(event, outcome.terms), available_tickets=outcome.available_tickets)
+    return OutcomeDetail(terms_before=event_terms(outcome.terms_before), event=event_view(changed))

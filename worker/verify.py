@@ -31,7 +31,15 @@ from shared.domain import (
     kind_of,
 )
 from shared.line.codec import UNREADABLE, WaitingCommand, command_of_payload
-from shared.records import BookingRecord, EventRecord, LedgerRecord, booking_state
+from shared.records import (
+    BookingRecord,
+    EventRecord,
+    LedgerRecord,
+    booking_state,
+    read_event_terms,
+    sale_terms,
+    with_terms,
+)
 from shared.seals import empty_ledger_digest, extended_digest, ledger_line, sealed
 from worker.records import batch_records
 
@@ -101,8 +109,7 @@ class Verifier:
     def _replay(self, connection: Connection, event: EventRecord, store: ScratchStore) -> EventRecord:
         """Run the ledger through the rules; gives the event as it must be after that."""
         replayed = replace(
-            event,
-            available_tickets=event.total_tickets,
+            self._at_the_start(connection, event),
             applied_position=0,
             updated_at=event.created_at,
             ledger_digest=empty_ledger_digest(event.id),
@@ -113,6 +120,17 @@ class Verifier:
             self.counts.commands += len(entries)
             self._progress(self.counts)
         return replayed
+
+    def _at_the_start(self, connection: Connection, event: EventRecord) -> EventRecord:
+        """The event under its first terms, which are its present ones unless they were changed."""
+        terms = sale_terms(event)
+        change = audit.first_change(connection, event.id)
+        if change is not None:
+            try:
+                terms = read_event_terms(change.detail["terms_before"])
+            except (KeyError, TypeError, ValueError) as error:
+                self._violation(f"{_name(change)} does not tell the terms before it: {error!r}")
+        return replace(with_terms(event, terms), available_tickets=terms.total_tickets)
 
     def _check_positions(self, replayed: EventRecord, entries: Sequence[LedgerRecord]) -> None:
         for expected, entry in enumerate(entries, start=replayed.applied_position + 1):
@@ -138,7 +156,7 @@ class Verifier:
                 self._compare(_name(entry), entry, expected)
         store.write(bookings.values(), state.holdings.items())
         return replace(
-            replayed,
+            with_terms(replayed, state.terms),
             available_tickets=state.available_tickets,
             applied_position=replayed.applied_position + len(entries),
             updated_at=entries[-1].applied_at,
@@ -151,7 +169,7 @@ class Verifier:
             command = WithdrawnCommand(id=entry.job_id, kind=entry.kind)
         elif entry.kind is not CommandKind.UNKNOWN:
             try:
-                command = command_of_payload(entry.job_id, entry.payload)
+                command = command_of_payload(entry.job_id, entry.payload, entry.accepted_at)
             except UNREADABLE as error:
                 self._violation(f"{_name(entry)} has a payload that can't be read: {error!r}")
         return WaitingCommand(
@@ -196,9 +214,8 @@ def _state(
     user_ids = {command.user_id for command in commands if isinstance(command, BookTickets)}
     user_ids.update(booking.user_id for booking in bookings.values())
     return EventState(
-        total_tickets=replayed.total_tickets,
+        terms=sale_terms(replayed),
         available_tickets=replayed.available_tickets,
-        max_tickets_per_user=replayed.max_tickets_per_user,
         holdings=store.holdings(user_ids),
         bookings={id: booking_state(booking) for id, booking in bookings.items()},
     )

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.context import ApiContext, Context
 from api.headers import joined_header
-from api.openapi import ACCEPTED, PROBLEMS, REFUSED
-from api.problems import ProblemError, booking_not_found
-from api.schemas import Booking, BookingRequest, Job
+from api.idempotency import IDEMPOTENCY_KEY_PATTERN
+from api.openapi import ACCEPTED, NEXT_PAGE, PROBLEMS, REFUSED
+from api.pages import PageQuery, page_response, read_cursor
+from api.problems import ProblemError, booking_not_found, event_not_found
+from api.schemas import Booking, BookingPage, BookingRequest, Job, UserId
 from api.submit import SubmitHeaders, json_response, submit_booking, submit_command
-from shared.database import statements
-from shared.domain import CommandKind, OutcomeCode
+from shared.database import lists, statements
+from shared.domain import BookingStatus, CommandKind, OutcomeCode
 from shared.identifiers import canonical_id
 from shared.line.codec import cancel_payload
 from shared.records import BookingRecord, booking_view
@@ -30,7 +32,11 @@ Prefer = Annotated[
 ]
 IdempotencyKey = Annotated[
     str | None,
-    Header(description="1 to 255 visible characters: the same key and request give the same job, for ever"),
+    # Checked where it is used, since a malformed key is answered with 400.
+    Header(
+        description="1 to 255 visible characters: the same key and request give the same job, for ever",
+        json_schema_extra={"pattern": IDEMPOTENCY_KEY_PATTERN},
+    ),
 ]
 
 
@@ -66,7 +72,33 @@ async def book(
 ) -> Response:
     """The command gets its place in the event's line, which is kept for ever. Poll the job for the result."""
     body = await request.body()
-    return await submit_booking(context, event_id, body, _submit_headers(request), request.receive)
+    return await submit_booking(context, event_id, body, submit_headers(request), request.receive)
+
+
+class BookingsQuery(PageQuery):
+    """Which bookings of an event, in the query."""
+
+    user_id: UserId | None = None
+    status: BookingStatus | None = None
+
+
+@router.get(
+    "/events/{event_id}/bookings",
+    response_model=BookingPage,
+    summary="List the bookings of an event",
+    responses={**NEXT_PAGE, **PROBLEMS[404], **PROBLEMS[422], **PROBLEMS[503]},
+)
+async def list_bookings(
+    event_id: str, context: Context, query: Annotated[BookingsQuery, Query()]
+) -> Response:
+    """In order of user and id, as PostgreSQL has them."""
+    id = canonical_id(event_id)
+    after = read_cursor(query.cursor, str, str)
+    found = None if id is None else await run_in_threadpool(_list_bookings, context, id, query, after)
+    if found is None:
+        raise ProblemError(event_not_found(event_id))
+    path = f"/events/{id}/bookings"
+    return page_response(path, query, [(booking_view(each), (each.user_id, each.id)) for each in found])
 
 
 @router.delete(
@@ -96,7 +128,7 @@ async def cancel(
     event_id = None if id is None else await _event_of_booking(context, id)
     if id is None or event_id is None:
         raise ProblemError(booking_not_found(booking_id))
-    headers = _submit_headers(request)
+    headers = submit_headers(request)
     return await submit_command(context, event_id, cancel_payload(id), headers, request.receive)
 
 
@@ -115,7 +147,7 @@ async def get_booking(booking_id: str, context: Context) -> Response:
     return json_response(booking_view(booking))
 
 
-def _submit_headers(request: Request) -> SubmitHeaders:
+def submit_headers(request: Request) -> SubmitHeaders:
     """Read from the request itself: a header may come in several lines. The parameters document them."""
     return SubmitHeaders(
         content_type=joined_header(request, "content-type"),
@@ -132,6 +164,22 @@ async def _event_of_booking(context: ApiContext, booking_id: str) -> str | None:
         return None if refused else job.event_id
     booking = await run_in_threadpool(_find_booking, context, booking_id)
     return None if booking is None else booking.event_id
+
+
+def _list_bookings(
+    context: ApiContext, event_id: str, query: BookingsQuery, after: tuple[str, str] | None
+) -> list[BookingRecord] | None:
+    with context.database.transaction() as connection:
+        if statements.find_event(connection, event_id) is None:
+            return None
+        return lists.bookings_of_event(
+            connection,
+            event_id,
+            user_id=query.user_id,
+            status=query.status,
+            after=after,
+            count=query.limit + 1,
+        )
 
 
 def _find_booking(context: ApiContext, booking_id: str) -> BookingRecord | None:

@@ -1,23 +1,26 @@
-"""Events: put one on sale, and look at it."""
+"""Events: put one on sale, look at it, change its terms."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.conditional import IfNoneMatch, conditional_response
 from api.context import ApiContext, Context
-from api.openapi import NOT_MODIFIED, PROBLEMS
-from api.problems import ProblemError, event_not_found
-from api.schemas import Event, EventRequest
-from api.submit import find_event, json_response
-from shared import limits
-from shared.database import statements
+from api.openapi import ACCEPTED, NEXT_PAGE, NOT_MODIFIED, PROBLEMS, REFUSED
+from api.pages import PageQuery, page_response, read_cursor
+from api.problems import ProblemError, event_not_found, invalid_request
+from api.routes.bookings import IdempotencyKey, Prefer, submit_headers
+from api.schemas import Event, EventChange, EventPage, EventRequest, Job
+from api.submit import find_event, json_response, submit_command
+from shared.database import lists, statements
+from shared.domain import SaleTerms
 from shared.errors import LineUnavailable
 from shared.identifiers import canonical_id, new_id
+from shared.line.codec import change_payload
 from shared.log import log_event
 from shared.records import EventRecord, EventView, event_view
 from shared.seals import new_event
@@ -38,21 +41,72 @@ _ETAG: dict[str, Any] = {"ETag": {"description": "changes with the event", "sche
     responses={201: {"headers": _LOCATION}, **PROBLEMS[413], **PROBLEMS[422], **PROBLEMS[503]},
 )
 async def create_event(request: EventRequest, context: Context) -> Response:
-    """All tickets are for sale at once."""
-    event = new_event(
-        id=new_id(),
+    """All tickets are for sale at once, or from `sales_open_at` on."""
+    terms = SaleTerms(
         name=request.name,
         total_tickets=request.total_tickets,
-        max_tickets_per_user=limits.MAX_TICKETS_PER_USER_DEFAULT,
-        created_at=context.clock.now(),
+        max_tickets_per_user=request.max_tickets_per_user,
+        sales_open_at=request.sales_open_at,
     )
+    event = new_event(id=new_id(), terms=terms, created_at=context.clock.now())
     await run_in_threadpool(_insert_event, context, event)
     try:
-        await context.events.tell_redis(event)
+        await context.producer.seed_event(event)
     except LineUnavailable as error:
         # The event is there; whoever asks for it first tells Redis.
         log_event(logger, logging.WARNING, "event made without Redis", event_id=event.id, reason=error)
     return json_response(event_view(event), 201, {"Location": f"/events/{event.id}"})
+
+
+@router.get(
+    "/events",
+    response_model=EventPage,
+    summary="List events",
+    responses={**NEXT_PAGE, **PROBLEMS[422], **PROBLEMS[503]},
+)
+async def list_events(context: Context, query: Annotated[PageQuery, Query()]) -> Response:
+    """The newest first, as PostgreSQL has them."""
+    before = read_cursor(query.cursor, str)
+    found = await run_in_threadpool(_list_events, context, before, query.limit + 1)
+    return page_response("/events", query, [(event_view(event), (event.id,)) for event in found])
+
+
+@router.patch(
+    "/events/{event_id}",
+    status_code=202,
+    response_model=Job,
+    summary="Change an event",
+    responses={
+        200: {"model": Event, "description": "changed, if the client waited for it"},
+        **ACCEPTED,
+        **REFUSED,
+        **PROBLEMS[404],
+        **PROBLEMS[409],
+        **PROBLEMS[413],
+        **PROBLEMS[422],
+        **PROBLEMS[429],
+        **PROBLEMS[503],
+    },
+)
+async def change_event(
+    event_id: str,
+    change: EventChange,
+    request: Request,
+    context: Context,
+    prefer: Prefer = None,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """The change stands in the same line as the bookings: those before it are decided under the old terms.
+
+    The total never goes below what is sold.
+    """
+    id = canonical_id(event_id)
+    if id is None:
+        raise ProblemError(event_not_found(event_id))
+    if not change:
+        raise ProblemError(invalid_request([("body", "name at least one thing to change")]))
+    payload = change_payload(**change)
+    return await submit_command(context, id, payload, submit_headers(request), request.receive)
 
 
 @router.head("/events/{event_id}", include_in_schema=False)
@@ -89,3 +143,8 @@ async def _read_event(context: ApiContext, event_id: str) -> tuple[EventView, in
 def _insert_event(context: ApiContext, event: EventRecord) -> None:
     with context.database.transaction() as connection:
         statements.insert_event(connection, event)
+
+
+def _list_events(context: ApiContext, before: tuple[str] | None, count: int) -> list[EventRecord]:
+    with context.database.transaction() as connection:
+        return lists.newest_events(connection, before_id=before[0] if before else None, count=count)

@@ -10,7 +10,7 @@ from starlette.responses import StreamingResponse
 
 from api.conditional import IfNoneMatch, conditional_response, weak_etag
 from api.context import ApiContext, Context
-from api.job_stream import EXAMPLE, JobStream, is_told
+from api.job_stream import EVENT_SCHEMA, EXAMPLE, JobStream, is_told
 from api.jobs import JobDocument, await_job, find_job, known_job_id
 from api.openapi import JOB_HEADERS, NOT_MODIFIED, PREFERENCE_HEADERS, PROBLEMS, noted
 from api.prefer import Preference, PreferHeader
@@ -88,7 +88,7 @@ async def withdraw_job(job_id: str, request: Request, context: Context, preferen
         200: {
             "description": "`snapshot` at once, `position` while the line moves, `result` at the end; each"
             " has the job as its data. Lines that begin with a colon are heartbeats.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EXAMPLE}},
+            "content": {"text/event-stream": {"schema": EVENT_SCHEMA, "example": EXAMPLE}},
         },
         204: {"description": "the client has been told the result; it need not come again"},
         **PROBLEMS[404],

@@ -14,7 +14,7 @@ from bench.outcome import Goal, Outcome
 from bench.stack import Stack, stack
 from shared.database import statements
 from shared.database.engine import Database
-from shared.records import EventRecord, event_view
+from shared.records import EventRecord
 
 ROWS_SMALL = 10_000
 EVENTS_MANY = 10_000
@@ -123,11 +123,7 @@ def _tell_redis(onsale: Stack, event_id: str) -> EventRecord:
         event = statements.find_event(connection, event_id)
     database.close()
     assert event is not None
-    onsale.with_producer(
-        lambda producer: producer.seed_event(
-            event_view(event), applied_position=event.applied_position, fencing_token=event.fencing_token
-        )
-    )
+    onsale.with_producer(lambda producer: producer.seed_event(event))
     return event
 
 

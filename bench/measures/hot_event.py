@@ -16,7 +16,8 @@ from bench.measure import measure
 from bench.options import Options, scratch
 from bench.outcome import Bar, Goal, Outcome
 from bench.processes import BenchmarkError
-from bench.targets import ATOMIC_UPDATE, SYNCHRONOUS, PeerSetting, Target, onsale, synchronous_peer
+from bench.stack import onsale
+from bench.targets import ATOMIC_UPDATE, SYNCHRONOUS, PeerSetting, Target, synchronous_peer
 from local.servers import PostgresServer
 
 TRIAL_SECONDS = 4

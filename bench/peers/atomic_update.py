@@ -11,7 +11,7 @@ from __future__ import annotations
 import uuid
 
 from fastapi import FastAPI, HTTPException
-from sqlalchemy import func, select, update
+from sqlalchemy import update
 
 from bench.peers.synchronous import (
     TICKETS_PER_USER_MAX,
@@ -25,6 +25,7 @@ from bench.peers.synchronous import (
     get_event,
     lifespan,
     open_session,
+    tickets_of_user,
 )
 
 app = FastAPI(title="Atomic update peer", lifespan=lifespan)
@@ -36,14 +37,7 @@ app.get("/events/{event_id}", response_model=EventAnswer)(get_event)
 def create_booking(event_id: uuid.UUID, body: NewBooking) -> Booking:
     """Book in one transaction of three statements."""
     with open_session.begin() as session:
-        held = session.scalar(
-            select(func.coalesce(func.sum(Booking.ticket_count), 0)).where(
-                Booking.event_id == event_id,
-                Booking.user_id == body.user_id,
-                Booking.status == BookingStatus.ACTIVE,
-            )
-        )
-        if int(held or 0) + body.ticket_count > TICKETS_PER_USER_MAX:
+        if tickets_of_user(session, event_id, body.user_id) + body.ticket_count > TICKETS_PER_USER_MAX:
             raise HTTPException(400, "user limit exceeded")
         booking = Booking(
             event_id=event_id,

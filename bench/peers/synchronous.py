@@ -170,7 +170,7 @@ def create_booking(event_id: uuid.UUID, body: NewBooking) -> Booking:
     """Book in one transaction, under the lock of the event's row."""
     with open_session.begin() as session:
         event = _lock_event(session, event_id)
-        if _tickets_of_user(session, event_id, body.user_id) + body.ticket_count > TICKETS_PER_USER_MAX:
+        if tickets_of_user(session, event_id, body.user_id) + body.ticket_count > TICKETS_PER_USER_MAX:
             raise HTTPException(400, "user limit exceeded")
         if event.available_tickets < body.ticket_count:
             raise HTTPException(400, "not enough tickets")
@@ -209,7 +209,7 @@ def _lock_event(session: Session, event_id: uuid.UUID) -> Event:
     return event
 
 
-def _tickets_of_user(session: Session, event_id: uuid.UUID, user_id: str) -> int:
+def tickets_of_user(session: Session, event_id: uuid.UUID, user_id: str) -> int:
     total = session.scalar(
         select(func.coalesce(func.sum(Booking.ticket_count), 0)).where(
             Booking.event_id == event_id,

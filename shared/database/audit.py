@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, and_, or_, select, text
 
 from shared.database.statements import booking_record, ledger_record
 from shared.database.tables import bookings, ledger
+from shared.domain import BookingStatus, CommandKind, OutcomeCode
 from shared.records import BookingRecord, LedgerRecord
 
 STREAM_ROWS = 1_000
@@ -42,8 +43,32 @@ def stream_ledger(connection: Connection, event_id: str) -> Iterator[LedgerRecor
         yield ledger_record(row)
 
 
+def first_change(connection: Connection, event_id: str) -> LedgerRecord | None:
+    """The first change of an event's terms that was applied."""
+    statement = (
+        select(ledger)
+        .where(
+            ledger.c.event_id == event_id,
+            ledger.c.kind == CommandKind.CHANGE.value,
+            ledger.c.outcome == OutcomeCode.CHANGED.value,
+        )
+        .order_by(ledger.c.position)
+        .limit(1)
+    )
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else ledger_record(row)
+
+
 def stream_bookings(connection: Connection, event_id: str) -> Iterator[BookingRecord]:
     """An event's bookings, in no order."""
-    statement = select(bookings).where(bookings.c.event_id == event_id)
+    # Named one by one, since each status has its own index.
+    statement = select(bookings).where(
+        or_(
+            *(
+                and_(bookings.c.event_id == event_id, bookings.c.status == status.value)
+                for status in BookingStatus
+            )
+        )
+    )
     for row in connection.execute(statement, execution_options=_STREAMED):
         yield booking_record(row)

@@ -45,6 +45,8 @@ class Database:
     def __init__(self, settings: Settings, *, connections_max: int) -> None:
         self._settings = settings
         self._deadlines = Deadlines(SystemClock())
+        # A consumer that is frozen in the middle of a batch loses its row lock together with its claim.
+        self._usual_limits = self._limits(settings.statement_timeout_ms / 1000, settings.lease_seconds)
         self.engine = create_engine(
             settings.database_url.replace("postgresql://", "postgresql+psycopg2://", 1),
             pool_size=connections_max,
@@ -81,7 +83,9 @@ class Database:
                 self._deadlines.limit(connection, seconds_max or self._settings.transaction_seconds_max),
                 connection.begin(),
             ):
-                connection.execute(_SET_TIME_LIMITS, self._time_limits(seconds_max))
+                connection.execute(
+                    _SET_TIME_LIMITS, self._usual_limits if seconds_max is None else self._limits(seconds_max)
+                )
                 yield connection
         except _UNAVAILABLE as error:
             if isinstance(error, OperationalError) and isinstance(error.orig, LockNotAvailable):
@@ -99,18 +103,13 @@ class Database:
         self.engine.dispose()
         self._deadlines.stop()
 
-    def _time_limits(self, seconds_max: float | None) -> dict[str, str]:
-        """Those that the server keeps.
-
-        A consumer that is frozen in the middle of a batch loses its row lock together with its claim.
-        """
-        settings = self._settings
-        statement_ms = settings.statement_timeout_ms if seconds_max is None else seconds_max * 1000
-        idle_ms = (settings.lease_seconds if seconds_max is None else seconds_max) * 1000
+    def _limits(self, statement_seconds: float, idle_seconds: float | None = None) -> dict[str, str]:
+        """The time limits that the server keeps."""
+        idle_seconds = statement_seconds if idle_seconds is None else idle_seconds
         return {
-            "lock_timeout": f"{settings.lock_timeout_ms}ms",
-            "statement_timeout": f"{statement_ms:.0f}ms",
-            "idle_timeout": f"{idle_ms:.0f}ms",
+            "lock_timeout": f"{self._settings.lock_timeout_ms}ms",
+            "statement_timeout": f"{statement_seconds * 1000:.0f}ms",
+            "idle_timeout": f"{idle_seconds * 1000:.0f}ms",
         }
 
 

@@ -29,7 +29,7 @@ _COPY_LEDGER = (
 _COPY_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _COPY_READ_BYTES = 64 * 1024
 
-_EVENT_COLUMNS = (
+EVENT_COLUMNS = (
     events.c.id,
     events.c.name,
     events.c.total_tickets,
@@ -41,8 +41,11 @@ _EVENT_COLUMNS = (
     events.c.updated_at,
     events.c.ledger_digest,
     events.c.seal,
+    events.c.organiser_id,
+    events.c.sales_open_at,
+    events.c.sales_closed,
 )
-_SELECT_EVENT = select(*_EVENT_COLUMNS).where(events.c.id == bindparam("event_id"))
+_SELECT_EVENT = select(*EVENT_COLUMNS).where(events.c.id == bindparam("event_id"))
 _LOCK_EVENT = _SELECT_EVENT.with_for_update()
 _SELECT_HOLDINGS = (
     select(bookings.c.user_id, func.sum(bookings.c.ticket_count))
@@ -54,7 +57,7 @@ _SELECT_HOLDINGS = (
     .group_by(bookings.c.user_id)
 )
 _ANY_OF_IDS = func.any(cast(bindparam("ids", type_=Text), ARRAY(Uuid(as_uuid=False))))
-_SELECT_EVENTS = select(*_EVENT_COLUMNS).where(events.c.id == _ANY_OF_IDS)
+_SELECT_EVENTS = select(*EVENT_COLUMNS).where(events.c.id == _ANY_OF_IDS)
 _SELECT_BOOKINGS = select(bookings).where(bookings.c.id == _ANY_OF_IDS)
 _SELECT_LEDGER = select(ledger).where(ledger.c.job_id == _ANY_OF_IDS)
 
@@ -72,6 +75,9 @@ def insert_event(connection: Connection, event: EventRecord) -> None:
             updated_at=event.updated_at,
             ledger_digest=event.ledger_digest,
             seal=event.seal,
+            organiser_id=event.organiser_id,
+            sales_open_at=event.sales_open_at,
+            sales_closed=event.sales_closed,
         )
     )
 
@@ -171,6 +177,22 @@ def insert_ledger_lines(connection: Connection, lines: Iterable[str]) -> None:
     _copy(connection, _COPY_LEDGER, (line.replace("\\", "\\\\") for line in lines))
 
 
+def change_event(connection: Connection, event: EventRecord) -> None:
+    """Write the terms of an event; tickets that are added or taken away become available or cease to be."""
+    added = event.total_tickets - events.c.total_tickets
+    connection.execute(
+        update(events)
+        .where(events.c.id == event.id)
+        .values(
+            name=event.name,
+            total_tickets=event.total_tickets,
+            available_tickets=events.c.available_tickets + added,
+            sales_open_at=event.sales_open_at,
+            sales_closed=event.sales_closed,
+        )
+    )
+
+
 def update_event(connection: Connection, event: EventRecord) -> None:
     """Write what a batch changed about its event, but for the tickets: the database counts those itself.
 
@@ -224,12 +246,7 @@ def _uuid_array(ids: Iterable[str]) -> str:
 def event_record(row: Row[*tuple[Any, ...]]) -> EventRecord:
     """A row of `events` as a record."""
     return EventRecord(
-        **{
-            **row._asdict(),
-            # Empty only while a migration adds them.
-            "ledger_digest": bytes(row.ledger_digest or b""),
-            "seal": bytes(row.seal or b""),
-        }
+        **{**row._asdict(), "ledger_digest": bytes(row.ledger_digest), "seal": bytes(row.seal)}
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -45,6 +46,9 @@ events = Table(
     Column("updated_at", DateTime(timezone=True), nullable=False),
     Column("ledger_digest", LargeBinary, nullable=False),
     Column("seal", LargeBinary, nullable=False),
+    Column("organiser_id", Text),
+    Column("sales_open_at", DateTime(timezone=True)),
+    Column("sales_closed", Boolean, nullable=False, server_default=text("false")),
     CheckConstraint("total_tickets > 0", name="total_tickets"),
     CheckConstraint("available_tickets BETWEEN 0 AND total_tickets", name="available_tickets"),
     CheckConstraint("max_tickets_per_user > 0", name="max_tickets_per_user"),
@@ -52,6 +56,7 @@ events = Table(
     # there, without a new index entry (a heap-only tuple update).
     postgresql_with={"fillfactor": "50"},
 )
+Index("events_organiser_id_id_idx", events.c.organiser_id, events.c.id)
 
 bookings = Table(
     "bookings",
@@ -65,7 +70,11 @@ bookings = Table(
     Column("updated_at", DateTime(timezone=True), nullable=False),
     CheckConstraint("ticket_count > 0", name="ticket_count"),
     CheckConstraint("status IN ('active', 'cancelled')", name="status"),
-    Index("bookings_event_id_user_id_idx", "event_id", "user_id"),
+    # By status: what a user holds is then found without reading what they have cancelled.
+    Index("bookings_active_idx", "event_id", "user_id", "id", postgresql_where=text("status = 'active'")),
+    Index(
+        "bookings_cancelled_idx", "event_id", "user_id", "id", postgresql_where=text("status = 'cancelled'")
+    ),
 )
 
 ledger = Table(
@@ -84,5 +93,6 @@ ledger = Table(
     Column("applied_at", DateTime(timezone=True), nullable=False),
     UniqueConstraint("event_id", "position"),
     CheckConstraint("position > 0", name="position"),
-    CheckConstraint("kind IN ('book', 'cancel', 'repeat', 'unknown')", name="kind"),
+    CheckConstraint("kind IN ('book', 'cancel', 'change', 'repeat', 'unknown')", name="kind"),
+    Index("ledger_changes_idx", "event_id", "position", postgresql_where=text("kind = 'change'")),
 )

@@ -12,10 +12,11 @@ from typing import Any, cast
 import orjson
 
 from shared import limits
-from shared.clock import parse_time
+from shared.clock import format_time, parse_time
 from shared.domain import (
     BookTickets,
     CancelBooking,
+    ChangeEvent,
     Command,
     CommandKind,
     RepeatedCommand,
@@ -71,6 +72,26 @@ def cancel_payload(booking_id: str) -> CommandPayload:
     return CommandPayload(v=COMMAND_VERSION, kind=CommandKind.CANCEL.value, booking_id=booking_id)
 
 
+def change_payload(
+    *,
+    name: str | None = None,
+    total_tickets: int | None = None,
+    sales_open_at: datetime | None = None,
+    sales_closed: bool | None = None,
+) -> CommandPayload:
+    """What a command says that changes its event; what is None it does not mention."""
+    payload = CommandPayload(v=COMMAND_VERSION, kind=CommandKind.CHANGE.value)
+    if name is not None:
+        payload["name"] = name
+    if total_tickets is not None:
+        payload["total_tickets"] = total_tickets
+    if sales_open_at is not None:
+        payload["sales_open_at"] = format_time(sales_open_at)
+    if sales_closed is not None:
+        payload["sales_closed"] = sales_closed
+    return payload
+
+
 def _payload_of(command: Command) -> CommandPayload:
     """What a command says, and nothing else that may have come with it: the ledger stores it."""
     match command:
@@ -78,6 +99,13 @@ def _payload_of(command: Command) -> CommandPayload:
             return book_payload(command.user_id, command.ticket_count)
         case CancelBooking():
             return cancel_payload(command.booking_id)
+        case ChangeEvent():
+            return change_payload(
+                name=command.name,
+                total_tickets=command.total_tickets,
+                sales_open_at=command.sales_open_at,
+                sales_closed=command.sales_closed,
+            )
         case RepeatedCommand():
             return repeat_payload(command.job_id)
         case _:
@@ -108,6 +136,8 @@ def describe(payload: CommandPayload) -> str:
     """A line about a command for RQ's tools."""
     if payload["kind"] == CommandKind.BOOK:
         text = f"book {payload['ticket_count']} for {payload['user_id']}"
+    elif payload["kind"] == CommandKind.CHANGE:
+        text = "change " + ", ".join(sorted(payload.keys() - {"v", "kind"}))
     else:
         text = f"cancel {payload['booking_id']}"
     return text[: limits.DESCRIPTION_LENGTH_MAX]
@@ -131,7 +161,7 @@ def decode_waiting_command(
     """Read a job's fields; what can't be understood becomes an `UnreadableCommand` that says why."""
     noted = marks.decode(errors="replace").split(",") if marks else ()
     try:
-        command = command_of_payload(job_id, decode_payload(data))
+        command = command_of_payload(job_id, decode_payload(data), _time(created_at))
         payload = _payload_of(command)
         if Mark.WITHDRAWN in noted:
             command = WithdrawnCommand(id=job_id, kind=kind_of(command))
@@ -197,8 +227,8 @@ def encode_exception(text: str) -> str:
     return b64encode(zlib.compress(text.encode())).decode()
 
 
-def command_of_payload(job_id: str, payload: CommandPayload | None) -> Command:
-    """The command that a payload says.
+def command_of_payload(job_id: str, payload: CommandPayload | None, accepted_at: datetime | None) -> Command:
+    """The command that a payload says, given when it was accepted.
 
     Raises:
         One of `UNREADABLE`: it says none that is known here.
@@ -210,20 +240,37 @@ def command_of_payload(job_id: str, payload: CommandPayload | None) -> Command:
         raise ValueError(f"version {version!r} is not known here, only {COMMAND_VERSION}")
     match payload["kind"]:
         case CommandKind.BOOK:
+            if accepted_at is None:
+                raise ValueError("the time of its acceptance is lost")
             return BookTickets(
                 id=job_id,
-                user_id=_text(payload["user_id"]),
-                ticket_count=_whole_number(payload["ticket_count"]),
+                user_id=_text(payload["user_id"], limits.USER_ID_LENGTH_MAX),
+                ticket_count=_whole_number(payload["ticket_count"], limits.TICKETS_PER_BOOKING_MAX),
+                accepted_at=accepted_at,
             )
         case CommandKind.CANCEL:
-            booking_id = canonical_id(_text(payload["booking_id"]))
+            booking_id = canonical_id(_text(payload["booking_id"], limits.USER_ID_LENGTH_MAX))
             if booking_id is None:
                 raise ValueError("booking_id is not a UUID")
             return CancelBooking(id=job_id, booking_id=booking_id)
         case CommandKind.REPEAT:
-            return RepeatedCommand(id=job_id, job_id=_text(payload["job_id"]))
+            return RepeatedCommand(id=job_id, job_id=_text(payload["job_id"], limits.USER_ID_LENGTH_MAX))
+        case CommandKind.CHANGE:
+            return _change(job_id, payload)
         case other:
             raise ValueError(f"kind {other!r} is not known here")
+
+
+def _change(job_id: str, payload: CommandPayload) -> ChangeEvent:
+    return ChangeEvent(
+        id=job_id,
+        name=_text(payload["name"], limits.EVENT_NAME_LENGTH_MAX) if "name" in payload else None,
+        total_tickets=_whole_number(payload["total_tickets"], limits.TICKETS_PER_EVENT_MAX)
+        if "total_tickets" in payload
+        else None,
+        sales_open_at=parse_time(payload["sales_open_at"]) if "sales_open_at" in payload else None,
+        sales_closed=_flag(payload["sales_closed"]) if "sales_closed" in payload else None,
+    )
 
 
 def _position(text: bytes | None) -> int | None:
@@ -237,14 +284,20 @@ def _time(text: bytes | None) -> datetime | None:
         return None
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= limits.USER_ID_LENGTH_MAX or "\x00" in value:
+def _text(value: object, length_max: int) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= length_max or "\x00" in value:
         raise TypeError(f"{value!r} is not a text that can be stored")
     value.encode()
     return value
 
 
-def _whole_number(value: object) -> int:
-    if type(value) is not int or not 0 < value <= limits.TICKETS_PER_BOOKING_MAX:
-        raise TypeError(f"{value!r} is not a number of tickets from 1 to {limits.TICKETS_PER_BOOKING_MAX}")
+def _whole_number(value: object, largest: int) -> int:
+    if type(value) is not int or not 0 < value <= largest:
+        raise TypeError(f"{value!r} is not a number of tickets from 1 to {largest}")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is neither true nor false")
     return value

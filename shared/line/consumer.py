@@ -137,6 +137,7 @@ class Consumer:
             settings.failure_ttl_seconds,
             completion.applied_position,
             "" if completion.view is None else orjson.dumps(completion.view),
+            "" if completion.view is None else completion.view["sales_open_at"] or "",
             give_back.value,
             skip,
             settings.batch_commands_max if count is None else count,

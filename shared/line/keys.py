@@ -26,7 +26,8 @@ that nothing done to RQ's list (a stock worker, the dashboard) changes whose tur
 EVENT = "onsale:event:"
 """Hash per event: `view` (what GET /events/{id} answers), `accepted` and `applied` (positions),
 `token` (the newest fencing token), `consumer` (who holds the claim), `drained` and `draining_ms` (how many
-commands the last batches had, and how long they took), `moved` (when the line moved or began, in ms)."""
+commands the last batches had, and how long they took), `moved` (when the line moved or began, in ms),
+`opens_at` (when sales open, or empty)."""
 
 READY = "onsale:ready"
 """Sorted set: events that need a consumer, by the time in ms since which they do."""
@@ -39,6 +40,9 @@ WAKE = "onsale:wake"
 
 REPLIES = "onsale:replies:"
 """Channel per API process: the results of the jobs that it waits for."""
+
+TALLY = "onsale:tally:"
+"""Hash per span of time: how many requests each busy caller made in it, in all API processes."""
 
 SWEEPER = "onsale:sweeper"
 """String with expiry: some worker has swept lately."""

@@ -12,10 +12,19 @@ import redis.asyncio
 
 from shared import limits
 from shared.clock import Clock, format_time, parse_time
-from shared.errors import EventNotFound, IdempotencyKeyReused, LineFull, LineUnavailable, OnsaleError
+from shared.domain import CommandKind
+from shared.errors import (
+    EventNotFound,
+    IdempotencyKeyReused,
+    LineFull,
+    LineUnavailable,
+    OnsaleError,
+    SalesNotOpen,
+)
 from shared.gathering import Gatherer
 from shared.line import keys
 from shared.line.codec import (
+    UNREADABLE,
     Mark,
     decode_payload,
     decode_return_value,
@@ -25,10 +34,11 @@ from shared.line.codec import (
 )
 from shared.line.connections import line_errors
 from shared.line.scripts import ScriptName, script_source
-from shared.records import CommandPayload, EventView, JobResult
+from shared.records import CommandPayload, EventRecord, EventView, JobResult, event_view
 from shared.settings import Durability, Settings
 
-_ACCEPTED, _KNOWN, _UNKNOWN_EVENT = 1, 2, -1
+_ACCEPTED, _KNOWN, _UNKNOWN_EVENT, _SALES_NOT_OPEN = 1, 2, -1, -3
+_BOOK = CommandKind.BOOK.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +120,7 @@ class Producer:
 
         Raises:
             EventNotFound: Redis does not know the event; `seed_event` tells it.
+            SalesNotOpen: it is a booking that comes before the sales.
             LineFull: the line is as long as it may be.
             IdempotencyKeyReused: another command has this id.
             LineUnavailable: Redis does not answer, or too many commands wait for it already. The command
@@ -128,6 +139,7 @@ class Producer:
                 describe(submission.payload),
                 submission.reply_to,
                 Mark.UNCHECKED.value if submission.unchecked else "",
+                "1" if submission.payload["kind"] == _BOOK else "",
             )
         with line_errors():
             answers = await self._call_enqueue(arguments)
@@ -205,14 +217,23 @@ class Producer:
             return None
         return cast(EventView, orjson.loads(view)), int(applied)
 
-    async def seed_event(self, view: EventView, *, applied_position: int, fencing_token: int) -> None:
+    async def seed_event(self, event: EventRecord) -> None:
         """Tell Redis of an event what PostgreSQL knows. Never takes positions back.
 
         Raises:
             LineUnavailable: Redis does not answer.
         """
+        view = event_view(event)
         with line_errors():
-            await self._seed_event(args=[view["id"], orjson.dumps(view), applied_position, fencing_token])
+            await self._seed_event(
+                args=[
+                    event.id,
+                    orjson.dumps(view),
+                    event.applied_position,
+                    event.fencing_token,
+                    view["sales_open_at"] or "",
+                ]
+            )
 
     async def replicas_online(self) -> int:
         """How many replicas follow Redis.
@@ -252,6 +273,8 @@ def _acceptance(submission: Submission, answer: list[Any], accepted_at: datetime
         return Acceptance(position=position, applied=applied, rate=rate, accepted_at=accepted_at, known=False)
     if code == _UNKNOWN_EVENT:
         return EventNotFound()
+    if code == _SALES_NOT_OPEN:
+        return SalesNotOpen(last.decode())
     if code != _KNOWN:
         return LineFull()
     if not says_the_same(last, submission.event_id, submission.payload):
@@ -276,5 +299,5 @@ def _job_record(job_id: str, found: list[Any]) -> JobRecord:
 def _payload_or_none(data: bytes) -> CommandPayload | None:
     try:
         return decode_payload(data)
-    except (ValueError, TypeError, IndexError, RecursionError):
+    except UNREADABLE:
         return None

@@ -18,10 +18,10 @@ from tests.builders import (
     create_event,
     outcomes_in_ledger,
     tamper,
+    violations,
     with_producer,
 )
 from tests.faults.roads import prepare_line
-from worker.verify import Verifier
 
 EXPECTED = [
     OutcomeCode.BOOKED,
@@ -63,9 +63,7 @@ def assert_all_is_well(
     assert [job_id for _, job_id, _ in entries] == [command.job_id for command in commands]
     assert [outcome for _, _, outcome in entries] == EXPECTED
     assert_books_balance(database, event_id)
-    violations: list[str] = []
-    Verifier(database, report=violations.append, progress=lambda counts: None).verify_all()
-    assert violations == []
+    assert violations(database) == []
     assert_every_job_is_answered(settings, database, commands)
     assert client.llen(f"onsale:order:{event_id}") == client.llen(f"rq:queue:event:{event_id}") == 0
 

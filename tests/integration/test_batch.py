@@ -32,7 +32,7 @@ def event(database: Database) -> EventRecord:
 
 def booking(position: int | None, user_id: str = "ann", ticket_count: int = 1) -> WaitingCommand:
     return WaitingCommand(
-        command=BookTickets(id=new_id(), user_id=user_id, ticket_count=ticket_count),
+        command=BookTickets(id=new_id(), user_id=user_id, ticket_count=ticket_count, accepted_at=CLOCK.now()),
         kind=CommandKind.BOOK,
         payload=book_payload(user_id, ticket_count),
         position=position,

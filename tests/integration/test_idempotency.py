@@ -24,12 +24,12 @@ from tests.builders import (
     own_client,
     seed,
     submit,
+    violations,
     wait_until,
 )
 from tests.conftest import StartWorker
 from tests.serving import serving
 from worker.batch import apply_to_database
-from worker.verify import Verifier
 
 
 def post(
@@ -200,6 +200,4 @@ def test_a_repetition_that_nobody_looked_up_fills_its_position_and_applies_nothi
         "booked",
     ]
     assert_books_balance(database, event.id)
-    violations: list[str] = []
-    Verifier(database, report=violations.append, progress=lambda counts: None).verify_all()
-    assert violations == []
+    assert violations(database) == []

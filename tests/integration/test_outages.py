@@ -19,14 +19,14 @@ from shared.database.engine import Database
 from shared.errors import DatabaseUnavailable, LineUnavailable
 from shared.identifiers import new_id
 from shared.line.connections import connect, connect_async, connect_subscriber
-from shared.line.consumer import NO_CLAIM, Consumer
+from shared.line.consumer import Consumer
 from shared.line.producer import Producer
 from shared.line.replies import Replies
 from shared.settings import Settings
 from tests.builders import (
+    apply_waiting,
     assert_books_balance,
     book,
-    complete,
     create_event,
     outcomes_in_ledger,
     own_client,
@@ -36,7 +36,6 @@ from tests.builders import (
 )
 from tests.conftest import StartWorker
 from tests.processes import frozen
-from worker.batch import apply_to_database
 
 
 def post(api: httpx.Client, event_id: str, user_id: str, **headers: str) -> httpx.Response:
@@ -166,22 +165,12 @@ def test_a_result_sent_while_the_subscription_was_lost_is_asked_for(
                 while not await client.pubsub_numsub(replies.channel) == [(replies.channel.encode(), 1)]:
                     await asyncio.sleep(0.01)
                 redis_client.client_kill_filter(_type="pubsub")
-                await asyncio.to_thread(apply_one)
+                await asyncio.to_thread(apply_waiting, settings, database, redis_client, event.id)
                 return (await asyncio.wait_for(reply, 20))["outcome"]
         finally:
             await replies.stop()
             await client.aclose()
             await subscriber.aclose()
-
-    def apply_one() -> None:
-        consumer = Consumer(redis_client, settings, worker_name="w")
-        waiting = consumer.peek(event.id).commands
-        complete(
-            consumer,
-            event.id,
-            NO_CLAIM,
-            apply_to_database(database, SystemClock(), event.id, waiting, NO_CLAIM),
-        )
 
     assert asyncio.run(run()) == "booked"
 
@@ -197,7 +186,7 @@ def test_a_redis_whose_data_folder_was_deleted_is_filled_again_from_postgresql(
         seed(own, event)
         submit(own, [applied])
         with connect(own) as client:
-            _apply_all(own, database, client, event.id)
+            apply_waiting(own, database, client, event.id)
             submit(own, [lost])
         valkey.stop()
         shutil.rmtree(tmp_path / "data")
@@ -209,19 +198,12 @@ def test_a_redis_whose_data_folder_was_deleted_is_filled_again_from_postgresql(
         [acceptance] = submit(own, [later])
         assert acceptance.position == 2
         with connect(own) as client:
-            _apply_all(own, database, client, event.id)
+            apply_waiting(own, database, client, event.id)
     assert [job_id for _, job_id, _ in outcomes_in_ledger(database, event.id)] == [
         applied.job_id,
         later.job_id,
     ]
     assert_books_balance(database, event.id)
-
-
-def _apply_all(settings: Settings, database: Database, client: redis.Redis, event_id: str) -> None:
-    consumer = Consumer(client, settings, worker_name="w")
-    waiting = consumer.peek(event_id).commands
-    batch = apply_to_database(database, SystemClock(), event_id, waiting, NO_CLAIM)
-    complete(consumer, event_id, NO_CLAIM, batch)
 
 
 def test_a_command_that_was_accepted_survives_the_loss_of_the_primary(

@@ -19,12 +19,12 @@ from tests.builders import (
     outcomes_in_ledger,
     seed,
     submit,
+    violations,
     wait_until,
     with_producer,
 )
 from tests.conftest import StartWorker
 from worker.batch import apply_to_database
-from worker.verify import Verifier
 
 WAIT = {"Prefer": "wait=10"}
 
@@ -57,9 +57,7 @@ def test_a_command_withdrawn_while_it_waits_changes_nothing(
         "booked",
     ]
     assert_books_balance(database, event.id)
-    violations: list[str] = []
-    Verifier(database, report=violations.append, progress=lambda counts: None).verify_all()
-    assert violations == []
+    assert violations(database) == []
 
 
 def test_a_command_that_was_applied_stays_applied(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from shared.clock import parse_time
 from shared.domain import BookTickets, CancelBooking, CommandKind, UnreadableCommand
 from shared.identifiers import new_id
 from shared.line.codec import (
@@ -28,7 +29,9 @@ def job_data(payload: object, function: str = JOB_FUNCTION) -> bytes:
 def test_a_booking_is_read_back_as_it_was_written() -> None:
     data = encode_job_data(new_id(), book_payload("ann", 2))
     waiting = decode_waiting_command("j1", data, CREATED_AT, b"7")
-    assert waiting.command == BookTickets(id="j1", user_id="ann", ticket_count=2)
+    assert waiting.command == BookTickets(
+        id="j1", user_id="ann", ticket_count=2, accepted_at=parse_time(CREATED_AT.decode())
+    )
     assert waiting.kind is CommandKind.BOOK
     assert waiting.position == 7
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
 from shared.domain import (
     BookingState,
     BookingStatus,
     BookTickets,
     CancelBooking,
+    ChangeEvent,
     Command,
     EventState,
     JobStatus,
     Outcome,
     OutcomeCode,
+    SaleTerms,
     UnreadableCommand,
     apply_batch,
 )
 
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
 
 def event(available: int = 10, **overrides: object) -> EventState:
     values: dict[str, object] = {
-        "total_tickets": 10,
+        "terms": SaleTerms(name="Test Event", total_tickets=10, max_tickets_per_user=2),
         "available_tickets": available,
-        "max_tickets_per_user": 2,
         "holdings": {},
         "bookings": {},
     }
@@ -33,7 +39,7 @@ def decide(state: EventState, *commands: Command) -> tuple[EventState, list[Outc
 
 
 def book(id: str, user_id: str = "ann", ticket_count: int = 1) -> BookTickets:
-    return BookTickets(id=id, user_id=user_id, ticket_count=ticket_count)
+    return BookTickets(id=id, user_id=user_id, ticket_count=ticket_count, accepted_at=NOON)
 
 
 def test_a_booking_takes_its_tickets_and_the_id_of_its_command() -> None:
@@ -125,3 +131,70 @@ def test_nobody_books_less_than_one_ticket() -> None:
 
 def test_every_outcome_has_a_job_status() -> None:
     assert {code.job_status for code in OutcomeCode} == set(JobStatus) - {JobStatus.QUEUED}
+
+
+def under(terms: SaleTerms, available: int = 10) -> EventState:
+    return event(available, terms=terms)
+
+
+TERMS = SaleTerms(name="Test Event", total_tickets=10, max_tickets_per_user=2)
+
+
+def test_a_booking_that_was_accepted_before_the_sales_is_refused_with_their_time() -> None:
+    terms = replace(TERMS, sales_open_at=NOON + timedelta(microseconds=1))
+    state, [outcome] = decide(under(terms), book("b1"))
+    assert outcome == Outcome(command_id="b1", code=OutcomeCode.SALES_NOT_OPEN, terms=terms)
+    assert state == under(terms)
+
+
+def test_a_booking_at_the_moment_when_sales_open_is_in_time() -> None:
+    _, [outcome] = decide(under(replace(TERMS, sales_open_at=NOON)), book("b1"))
+    assert outcome.code is OutcomeCode.BOOKED
+
+
+def test_closed_sales_refuse_bookings_and_take_cancellations() -> None:
+    opened, _ = decide(event(), book("b1"))
+    _, outcomes = decide(
+        opened,
+        ChangeEvent(id="c1", sales_closed=True),
+        book("b2", "bob"),
+        CancelBooking(id="c2", booking_id="b1"),
+        ChangeEvent(id="c3", sales_closed=False),
+        book("b3", "bob"),
+    )
+    assert [outcome.code for outcome in outcomes] == [
+        OutcomeCode.CHANGED,
+        OutcomeCode.SALES_CLOSED,
+        OutcomeCode.CANCELLED,
+        OutcomeCode.CHANGED,
+        OutcomeCode.BOOKED,
+    ]
+
+
+def test_added_tickets_are_for_sale_from_their_turn_on() -> None:
+    state, outcomes = decide(
+        event(0), book("b1"), ChangeEvent(id="c1", total_tickets=12), book("b2", ticket_count=2)
+    )
+    assert [outcome.code for outcome in outcomes] == [
+        OutcomeCode.NOT_ENOUGH_TICKETS,
+        OutcomeCode.CHANGED,
+        OutcomeCode.BOOKED,
+    ]
+    assert (state.terms.total_tickets, state.available_tickets) == (12, 0)
+    assert (outcomes[1].terms_before, outcomes[1].terms) == (TERMS, replace(TERMS, total_tickets=12))
+    assert outcomes[1].available_tickets == 2
+
+
+def test_the_total_goes_down_to_what_is_sold_and_no_further() -> None:
+    state, outcomes = decide(
+        event(4), ChangeEvent(id="c1", total_tickets=5), ChangeEvent(id="c2", total_tickets=6)
+    )
+    assert outcomes[0] == Outcome(command_id="c1", code=OutcomeCode.TOTAL_BELOW_SOLD, sold_tickets=6)
+    assert outcomes[1].code is OutcomeCode.CHANGED
+    assert (state.terms.total_tickets, state.available_tickets) == (6, 0)
+
+
+def test_a_change_leaves_alone_what_it_does_not_mention() -> None:
+    terms = replace(TERMS, sales_open_at=NOON, sales_closed=True)
+    state, _ = decide(under(terms), ChangeEvent(id="c1", name="Renamed"))
+    assert state.terms == replace(terms, name="Renamed")

@@ -1,20 +1,23 @@
 -- Accept commands: give each its position and put it on the line, all or nothing, in one step.
 -- ARGV: line_length_max, accepted_at, then per command: job_id, event_id, data, description, reply_to,
--- marks. Gives per command: code, position, applied, rate. A command that is known keeps what it got the first
--- time, and its data come in the place of the rate.
-local ACCEPTED, KNOWN, UNKNOWN_EVENT, LINE_FULL = 1, 2, -1, -2
+-- marks, whether it waits for sales to open ('1' or ''). Gives per command: code, position, applied, rate. A
+-- command that is known keeps what it got the first time, and its data come in the place of the rate; one that
+-- comes before the sales gets the time when they open there.
+local ACCEPTED, KNOWN, UNKNOWN_EVENT, LINE_FULL, SALES_NOT_OPEN = 1, 2, -1, -2, -3
 local line_length_max, accepted_at = tonumber(ARGV[1]), ARGV[2]
 local lines, touched, answers = {}, {}, {}
 
 local function line_of(event_id)
   if not lines[event_id] then
-    local known = redis.call('HMGET', K.event .. event_id, 'accepted', 'applied', 'drained', 'draining_ms', 'moved')
+    local known = redis.call('HMGET', K.event .. event_id,
+      'accepted', 'applied', 'drained', 'draining_ms', 'moved', 'opens_at')
     local length = redis.call('LLEN', K.order .. event_id)
     local begins = length == 0
     lines[event_id] = {
       accepted = tonumber(known[1]),
       applied = tonumber(known[2]) or 0,
       rate = drain_rate(known[3], known[4], begins and now_ms() or known[5]),
+      opens_at = known[6] or '',
       length = length,
       begins = begins,
       new_ids = {},
@@ -47,7 +50,7 @@ local function answer(code, position, line, data)
   answers[#answers + 1] = data or line.rate
 end
 
-for index = 3, #ARGV, 6 do
+for index = 3, #ARGV, 7 do
   local job_id, event_id = ARGV[index], ARGV[index + 1]
   local line = line_of(event_id)
   local known = redis.call('HMGET', K.rq_job .. job_id, 'position', 'data')
@@ -55,6 +58,8 @@ for index = 3, #ARGV, 6 do
     answer(KNOWN, tonumber(known[1]), line, known[2] or '')
   elseif not line.accepted then
     answer(UNKNOWN_EVENT, 0, line)
+  elseif ARGV[index + 6] == '1' and accepted_at < line.opens_at then
+    answer(SALES_NOT_OPEN, 0, line, line.opens_at)
   elseif line.length >= line_length_max then
     answer(LINE_FULL, 0, line)
   else

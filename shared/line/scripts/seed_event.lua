@@ -1,6 +1,6 @@
 -- Rebuild what Redis knows of an event from what PostgreSQL knows. Positions never go back: the line may
 -- hold commands that are accepted and not yet applied.
--- ARGV: event_id, view, applied, fencing_token.
+-- ARGV: event_id, view, applied, fencing_token, when sales open or ''.
 local key, order = K.event .. ARGV[1], K.order .. ARGV[1]
 local known = redis.call('HMGET', key, 'accepted', 'applied', 'token')
 local applied = math.max(tonumber(ARGV[3]), tonumber(known[2]) or 0)
@@ -22,7 +22,7 @@ end
 
 local accepted = math.max(tonumber(known[1]) or last_in_line(), applied)
 if tonumber(ARGV[3]) == applied then
-  redis.call('HSET', key, 'view', ARGV[2])
+  redis.call('HSET', key, 'view', ARGV[2], 'opens_at', ARGV[5])
 end
 redis.call('HSET', key, 'accepted', accepted, 'applied', applied,
   'token', math.max(tonumber(ARGV[4]), tonumber(known[3]) or 0))

@@ -5,7 +5,8 @@ from dataclasses import replace
 import sqlalchemy as sa
 from alembic import op
 
-from shared.database import audit, statements
+from shared.database import audit
+from shared.records import EventRecord
 from shared.seals import empty_ledger_digest, extended_digest, ledger_line, sealed
 
 revision = "0002"
@@ -114,6 +115,14 @@ _TRIGGERS = (
 )
 
 
+# The columns of this revision; those of the code are of the newest.
+_SELECT_EVENT = sa.text(
+    "SELECT CAST(id AS text) AS id, name, total_tickets, available_tickets, max_tickets_per_user,"
+    " applied_position, fencing_token, created_at, updated_at FROM events WHERE id = :id"
+)
+_SEAL_EVENT = sa.text("UPDATE events SET ledger_digest = :digest, seal = :seal WHERE id = :id")
+
+
 def upgrade() -> None:
     op.drop_constraint(op.f("ledger_kind_check"), "ledger")
     op.create_check_constraint(
@@ -133,11 +142,15 @@ def upgrade() -> None:
 def _seal_what_is_there() -> None:
     connection = op.get_bind()
     for event_id in audit.all_event_ids(connection):
-        event = statements.find_event(connection, event_id)
-        if event is not None:
+        row = connection.execute(_SELECT_EVENT, {"id": event_id}).one_or_none()
+        if row is not None:
+            event = EventRecord(**row._asdict(), ledger_digest=b"", seal=b"")
             lines = (ledger_line(entry) for entry in audit.stream_ledger(connection, event_id))
-            digest = extended_digest(empty_ledger_digest(event_id), lines)
-            statements.update_event(connection, sealed(replace(event, ledger_digest=digest)))
+            event = sealed(
+                replace(event, ledger_digest=extended_digest(empty_ledger_digest(event_id), lines))
+            )
+            written = {"id": event_id, "digest": event.ledger_digest, "seal": event.seal}
+            connection.execute(_SEAL_EVENT, written)
 
 
 def downgrade() -> None:

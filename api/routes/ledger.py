@@ -1,0 +1,44 @@
+"""The ledger of an event: every applied command and its outcome, in order."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from starlette.concurrency import run_in_threadpool
+
+from api.context import ApiContext, Context
+from api.openapi import NEXT_PAGE, PROBLEMS
+from api.pages import PageQuery, page_response, read_cursor
+from api.problems import ProblemError, event_not_found
+from api.schemas import LedgerPage
+from shared.database import lists, statements
+from shared.identifiers import canonical_id
+from shared.records import LedgerRecord, ledger_view
+
+router = APIRouter(tags=["ledger"])
+
+
+@router.get(
+    "/events/{event_id}/ledger",
+    response_model=LedgerPage,
+    summary="Read the ledger of an event",
+    responses={**NEXT_PAGE, **PROBLEMS[404], **PROBLEMS[422], **PROBLEMS[503]},
+)
+async def list_ledger(event_id: str, context: Context, query: Annotated[PageQuery, Query()]) -> Response:
+    """In order of position, that is, of acceptance. Rows never change, so a full page is final."""
+    id = canonical_id(event_id)
+    after = read_cursor(query.cursor, int)
+    position = after[0] if after else 0
+    found = None if id is None else await run_in_threadpool(_list, context, id, position, query.limit + 1)
+    if found is None:
+        raise ProblemError(event_not_found(event_id))
+    path = f"/events/{id}/ledger"
+    return page_response(path, query, [(ledger_view(entry), (entry.position,)) for entry in found])
+
+
+def _list(context: ApiContext, event_id: str, after_position: int, count: int) -> list[LedgerRecord] | None:
+    with context.database.transaction() as connection:
+        if statements.find_event(connection, event_id) is None:
+            return None
+        return lists.ledger_of_event(connection, event_id, after_position=after_position, count=count)
