@@ -8,6 +8,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.event_lookup import EventLookup
+from api.event_owners import EventOwners
+from api.gate import Gate
 from api.ledger_lookup import LedgerLookup
 from api.slots import Slots
 from shared.clock import Clock
@@ -30,6 +32,8 @@ class ApiContext:
     progress: ProgressReader
     ledger: LedgerLookup
     events: EventLookup
+    owners: EventOwners
+    gate: Gate
     waiters: Slots
     streams: Slots
 

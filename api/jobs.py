@@ -8,10 +8,14 @@ from typing import TypedDict
 
 from starlette.types import Receive
 
+from api.access import may_touch
+from api.booking_lookup import find_booking_origin
+from api.callers import Caller
 from api.context import ApiContext
 from api.problems import ProblemDocument, ProblemError, job_not_found, outcome_problem
 from api.wait import wait_for_result
 from shared import limits
+from shared.api_keys import Role
 from shared.clock import format_time
 from shared.domain import CommandKind, JobStatus, OutcomeCode
 from shared.identifiers import canonical_id
@@ -75,17 +79,37 @@ async def read_job(context: ApiContext, job_id: str, *, reply_to: str = "") -> K
     return None if entry is None else KnownJob(document=recorded_document(entry), payload=entry.payload)
 
 
-async def find_job(context: ApiContext, job_id: str, *, reply_to: str = "") -> KnownJob:
-    """The same, for a job that a client has named.
+async def find_job(context: ApiContext, caller: Caller, job_id: str, *, reply_to: str = "") -> KnownJob:
+    """The same, for a job that a caller has named.
 
     Raises:
-        ProblemError: there is no such job.
+        ProblemError: there is no such job, or it is not theirs.
         TemporarilyUnavailable: the place that would know it does not answer.
     """
     job = await read_job(context, known_job_id(job_id), reply_to=reply_to)
-    if job is None:
+    if job is None or not await _concerns(context, caller, job):
         raise ProblemError(job_not_found(job_id))
     return job
+
+
+async def _concerns(context: ApiContext, caller: Caller, job: KnownJob) -> bool:
+    """Customers see their own bookings and cancellations, organisers and sellers those at their events."""
+    if caller.role is Role.ANYONE:
+        return True
+    user_id = await _user_of(context, job) if caller.role is Role.CUSTOMER else None
+    return caller.may_see_commands_of(job.document["kind"]) and await may_touch(
+        context, caller, event_id=job.document["event_id"], user_id=user_id
+    )
+
+
+async def _user_of(context: ApiContext, job: KnownJob) -> str | None:
+    """Whose booking a command is about; None if it is about none."""
+    payload = job.payload or {}
+    if payload.get("kind") == CommandKind.BOOK:
+        return payload.get("user_id")
+    booking_id = payload.get("booking_id")
+    origin = None if booking_id is None else await find_booking_origin(context, booking_id)
+    return None if origin is None else origin.user_id
 
 
 def known_job_id(job_id: str) -> str:
@@ -100,19 +124,21 @@ def known_job_id(job_id: str) -> str:
     return id
 
 
-async def await_job(context: ApiContext, job_id: str, receive: Receive, seconds: float) -> JobDocument:
+async def await_job(
+    context: ApiContext, caller: Caller, job_id: str, receive: Receive, seconds: float
+) -> JobDocument:
     """A job when it is done, or as it is after so many seconds or when the client has hung up.
 
     Raises:
-        ProblemError: there is no such job.
+        ProblemError: there is no such job, or it is not theirs.
         TemporarilyUnavailable: the place that would know it does not answer.
     """
     async with context.replies.expect(known_job_id(job_id)) as reply:
-        job = await find_job(context, job_id, reply_to=context.replies.channel)
+        job = await find_job(context, caller, job_id, reply_to=context.replies.channel)
         if job.document["done"]:
             return job.document
         result = await wait_for_result(reply, receive, seconds)
-    return (await find_job(context, job_id)).document if result is None else job.finished(result)
+    return (await find_job(context, caller, job_id)).document if result is None else job.finished(result)
 
 
 def accepted_document(submission: Submission, acceptance: Acceptance) -> JobDocument:

@@ -29,15 +29,20 @@ def _problem(status: int, description: str) -> dict[int | str, dict[str, Any]]:
 PROBLEMS: dict[int, dict[int | str, dict[str, Any]]] = {
     status: _problem(status, description)
     for status, description in {
+        401: "it is not known who asks; see WWW-Authenticate",
+        403: "not for callers of this role",
         409: "fewer tickets than are sold, if the client waited for the result",
         404: "there is no such thing",
         413: "the body is too large",
         415: "the body is not JSON",
         422: "a field is wrong",
-        429: "the line is full; see Retry-After",
+        429: "too many requests, or the line is full; see Retry-After",
         503: "a server that is needed does not answer, or too many wait; see Retry-After",
     }.items()
 }
+ADMISSION = {**PROBLEMS[401], **PROBLEMS[429], **PROBLEMS[503]}
+"""What every route says that is not open to all."""
+
 NEXT_PAGE: dict[int | str, dict[str, Any]] = {
     200: {"headers": {"Link": {"description": 'the next page, with rel="next"', "schema": _STRING}}}
 }
@@ -115,4 +120,13 @@ def without_framework_errors(document: dict[str, Any]) -> dict[str, Any]:
                 del operation["responses"]["422"]
     for name in _FRAMEWORK_ERRORS:
         document["components"]["schemas"].pop(name, None)
+    return document
+
+
+def without_security(document: dict[str, Any]) -> dict[str, Any]:
+    """The document of an API that lets anyone do anything."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation.pop("security", None)
+    document["components"].pop("securitySchemes", None)
     return document

@@ -20,6 +20,7 @@ from shared.errors import (
     IdempotencyKeyReused,
     LineFull,
     OnsaleError,
+    RateLimited,
     SalesNotOpen,
     TemporarilyUnavailable,
     TooManyWaiting,
@@ -264,6 +265,20 @@ def onsale_error_response(error: OnsaleError, *, path: str) -> Response:
     match error:
         case SalesNotOpen():
             return problem_response(sales_not_open(error.sales_open_at))
+        case RateLimited():
+            document = problem(
+                "too-many-requests",
+                "Too many requests",
+                429,
+                f"You made {error}. Try again after Retry-After seconds, and wait for results with"
+                " `Prefer: wait` or a stream instead of asking often.",
+            )
+            headers = {
+                "Retry-After": str(error.retry_seconds),
+                "RateLimit-Policy": f'"caller";q={error.quota};w={limits.RATE_WINDOW_SECONDS}',
+                "RateLimit": f'"caller";r=0;t={error.retry_seconds}',
+            }
+            return problem_response(document, headers)
         case LineFull():
             document = problem(
                 "line-full", "The line is full", 429, f"{error} Try again after Retry-After seconds."
@@ -303,6 +318,26 @@ def internal_error() -> ProblemDocument:
     """Something is wrong with us."""
     return problem(
         "internal-error", "Internal error", 500, "Something went wrong on our side. Try again later."
+    )
+
+
+def unauthenticated(detail: str) -> ProblemDocument:
+    """It is not known who asks."""
+    return problem("unauthenticated", "Not authenticated", 401, detail)
+
+
+def forbidden(detail: str) -> ProblemDocument:
+    """Callers of this role can't do this at all."""
+    return problem("forbidden", "Not allowed", 403, detail)
+
+
+def not_on_loopback() -> ProblemDocument:
+    """Authentication is off, and the request comes from another machine."""
+    return problem(
+        "authentication-off",
+        "This API serves its own machine only",
+        403,
+        "Authentication is off here. Set ONSALE_AUTH=required to serve others.",
     )
 
 

@@ -11,8 +11,11 @@ from fastapi import Response
 from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive
 
+from api.access import check_booking_for
+from api.callers import Caller
 from api.context import ApiContext
-from api.idempotency import ANYONE, keyed_job_id, recall
+from api.event_lookup import known_event_id
+from api.idempotency import keyed_job_id, recall
 from api.jobs import (
     JobDocument,
     accepted_document,
@@ -33,7 +36,7 @@ from api.schemas import BookingRequest
 from api.wait import wait_for_result
 from shared.domain import CommandKind
 from shared.errors import EventNotFound, TemporarilyUnavailable
-from shared.identifiers import canonical_id, new_id
+from shared.identifiers import new_id
 from shared.line.codec import book_payload
 from shared.line.producer import Submission
 from shared.records import CommandPayload, EventRecord, LedgerRecord
@@ -51,29 +54,33 @@ class SubmitHeaders:
 
 
 async def submit_booking(
-    context: ApiContext, event_id: str, body: bytes, headers: SubmitHeaders, receive: Receive
+    context: ApiContext, caller: Caller, event_id: str, body: bytes, headers: SubmitHeaders, receive: Receive
 ) -> Response:
     """Read a booking straight from its bytes and put it on the line of the event with this id.
 
     Raises:
-        ProblemError: the body or a header is wrong, or there is no such event.
+        ProblemError: the body or a header is wrong, there is no such event, or the caller may not.
         IdempotencyKeyReused, LineFull, TemporarilyUnavailable: it was not accepted.
     """
-    id = canonical_id(event_id)
-    if id is None:
-        raise ProblemError(event_not_found(event_id))
+    id = known_event_id(event_id)
     if headers.content_type is None or not headers.content_type.lower().startswith("application/json"):
         raise ProblemError(unsupported_media_type())
     try:
         request = _read_booking(body)
     except ValidationError as error:
         raise ProblemError(invalid_body(error)) from error
+    await check_booking_for(context, caller, id, request.user_id)
     payload = book_payload(request.user_id, request.ticket_count)
-    return await submit_command(context, id, payload, headers, receive)
+    return await submit_command(context, caller, id, payload, headers, receive)
 
 
 async def submit_command(
-    context: ApiContext, event_id: str, payload: CommandPayload, headers: SubmitHeaders, receive: Receive
+    context: ApiContext,
+    caller: Caller,
+    event_id: str,
+    payload: CommandPayload,
+    headers: SubmitHeaders,
+    receive: Receive,
 ) -> Response:
     """Put a command on its event's line; answer 202, or the result if the client waits and it comes in time.
 
@@ -86,7 +93,7 @@ async def submit_command(
     preference = read_preference(headers.prefer, seconds_max=context.settings.wait_seconds_max)
     key = headers.idempotency_key
     submission = Submission(
-        job_id=new_id() if key is None else keyed_job_id(ANYONE, key),
+        job_id=new_id() if key is None else keyed_job_id(caller.id, key),
         event_id=event_id,
         payload=payload,
     )

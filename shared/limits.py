@@ -123,6 +123,36 @@ STREAM_RESULT_SECONDS_MAX = 2.0
 STREAM_RETRY_MS = (1_000, 5_000)
 """When a client opens its stream again after it broke off; by chance, so that they don't come all at once."""
 
+AUTHORIZATION_LENGTH_MAX = 8 * 1024
+"""Characters of an Authorization header; a longer one is refused unread."""
+
+API_KEYS_MAX = 10_000
+"""Keys that an API process holds in memory, and the most that can be made."""
+
+API_KEY_TEXT_LENGTH_MAX = 128
+"""Characters of an account's name and of a key's label."""
+
+API_KEY_EVENTS_MAX = 1_000
+"""Events that a seller's key may be held to."""
+
+API_KEY_DAYS_MAX = 3_650
+API_KEY_OVERLAP_HOURS_MAX = 24 * 30
+"""How long the old secret of a key may be good after a rotation."""
+
+TOKENS_REMEMBERED_MAX = 50_000
+"""Tokens of customers that an API process remembers as good, so that each is checked once."""
+
+JWT_LEEWAY_SECONDS = 30
+"""How far the clock of the identity provider may be off."""
+
+JWT_SECRET_LENGTH_MIN = 32
+"""Characters of a secret for HS256 (RFC 7518, section 3.2: as many bits as the hash has)."""
+
+JWKS_FILE_BYTES_MAX = 256 * 1024
+
+EVENT_OWNERS_REMEMBERED_MAX = 100_000
+"""Events of which an API process remembers whose they are; that never changes."""
+
 assert TICKETS_PER_BOOKING_MAX <= MAX_TICKETS_PER_USER_DEFAULT
 assert ENQUEUE_BATCH_MAX < SUBMISSIONS_WAITING_MAX
 assert STREAM_RESULT_SECONDS_MAX < STREAM_SEND_SECONDS_MAX < STREAM_SECONDS_MAX

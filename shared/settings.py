@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared import limits
@@ -18,6 +19,13 @@ class Durability(StrEnum):
     ALWAYS = "always"
     EVERYSEC = "everysec"
     NONE = "none"
+
+
+class Authentication(StrEnum):
+    """Whether callers have to say who they are."""
+
+    OFF = "off"
+    REQUIRED = "required"
 
 
 class Settings(BaseSettings):
@@ -121,9 +129,52 @@ class Settings(BaseSettings):
         int,
         Field(ge=0, le=10, description="replicas of Redis that must have a command on disk before its 202"),
     ] = 0
+    auth: Annotated[
+        Authentication,
+        Field(
+            description="`required`: callers need an API key or a token; `off`: everybody may do everything"
+        ),
+    ] = Authentication.OFF
+    auth_off_anywhere: Annotated[
+        bool, Field(description="let `off` serve other machines than this one; else the API refuses to")
+    ] = False
+    keys_refresh_seconds: Annotated[
+        float, Field(ge=0.1, le=60, description="how soon a key that is made or revoked is known")
+    ] = 2.0
+    keys_trust_seconds: Annotated[
+        float,
+        Field(ge=1, le=86_400, description="how long known keys are good while PostgreSQL can't be asked"),
+    ] = 900.0
+    jwt_secret: Annotated[
+        SecretStr | None, Field(description="secret of the identity provider that signs tokens by HS256")
+    ] = None
+    jwt_jwks_file: Annotated[
+        Path | None, Field(description="file with the identity provider's public keys, instead of a secret")
+    ] = None
+    jwt_audience: Annotated[str, Field(description="`aud` that a customer's token must have")] = "onsale"
+    jwt_issuer: Annotated[
+        str | None, Field(description="`iss` that a customer's token must have; needed for tokens")
+    ] = None
+    requests_per_customer: Annotated[
+        int, Field(ge=0, le=1_000_000, description="requests of a customer in 60 seconds; 0 for no bound")
+    ] = 300
+    requests_per_key: Annotated[
+        int, Field(ge=0, le=100_000_000, description="requests by an API key in 60 seconds; 0 for no bound")
+    ] = 0
     api_database_connections_max: Annotated[
         int, Field(ge=1, le=200, description="PostgreSQL connections of one API process")
     ] = 5
+
+    @model_validator(mode="after")
+    def _tokens_can_be_checked(self) -> Self:
+        if self.jwt_secret is not None and self.jwt_jwks_file is not None:
+            raise ValueError("set ONSALE_JWT_SECRET or ONSALE_JWT_JWKS_FILE, not both")
+        if (self.jwt_secret or self.jwt_jwks_file) and not self.jwt_issuer:
+            raise ValueError("set ONSALE_JWT_ISSUER too: tokens of other issuers must be refused")
+        secret = self.jwt_secret
+        if secret is not None and len(secret.get_secret_value()) < limits.JWT_SECRET_LENGTH_MIN:
+            raise ValueError(f"ONSALE_JWT_SECRET needs {limits.JWT_SECRET_LENGTH_MIN} characters at least")
+        return self
 
 
 @lru_cache(maxsize=1)
@@ -140,6 +191,9 @@ def explain_settings_error(error: ValidationError) -> str:
     """One line per setting that is missing or wrong, naming the variable to set."""
     lines = []
     for problem in error.errors():
+        if not problem["loc"]:
+            lines.append(problem["msg"].removeprefix("Value error, "))
+            continue
         field = str(problem["loc"][0])
         variable = field.upper() if field in ("database_url", "redis_url") else f"ONSALE_{field.upper()}"
         lines.append(f"{variable.upper()}: {problem['msg']}")

@@ -112,7 +112,7 @@ MUTATIONS = (
         invariant="I3",
         what="the same Idempotency-Key gives a new job each time",
         path="api/submit.py",
-        old="new_id() if key is None else keyed_job_id(ANYONE, key)",
+        old="new_id() if key is None else keyed_job_id(caller.id, key)",
         new="new_id()",
         test="tests/integration/test_idempotency.py",
     ),

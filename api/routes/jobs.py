@@ -8,16 +8,18 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 from starlette.responses import StreamingResponse
 
+from api.access import AnyCaller
+from api.callers import Caller
 from api.conditional import IfNoneMatch, conditional_response, weak_etag
 from api.context import ApiContext, Context
 from api.job_stream import EVENT_SCHEMA, EXAMPLE, JobStream, is_told
 from api.jobs import JobDocument, await_job, find_job, known_job_id
-from api.openapi import JOB_HEADERS, NOT_MODIFIED, PREFERENCE_HEADERS, PROBLEMS, noted
+from api.openapi import ADMISSION, JOB_HEADERS, NOT_MODIFIED, PREFERENCE_HEADERS, PROBLEMS, noted
 from api.prefer import Preference, PreferHeader
 from api.schemas import Job
 from api.submit import job_accepted, json_response, retry_after
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], responses=ADMISSION)
 
 _WAITING = {"Cache-Control": "private, no-cache"}
 _DONE = {"Cache-Control": "private, max-age=31536000, immutable"}
@@ -34,11 +36,15 @@ _DONE = {"Cache-Control": "private, max-age=31536000, immutable"}
         **NOT_MODIFIED,
         **PROBLEMS[404],
         **PROBLEMS[422],
-        **PROBLEMS[503],
     },
 )
 async def get_job(
-    job_id: str, request: Request, context: Context, preference: PreferHeader, if_none_match: IfNoneMatch
+    job_id: str,
+    request: Request,
+    context: Context,
+    caller: AnyCaller,
+    preference: PreferHeader,
+    if_none_match: IfNoneMatch,
 ) -> Response:
     """Answers 200 for a job that waits and for one that is done, also if the rules refused it.
 
@@ -46,9 +52,9 @@ async def get_job(
     """
     if preference.wait_seconds:
         with context.waiters.take():
-            job = await await_job(context, job_id, request.receive, preference.wait_seconds)
+            job = await await_job(context, caller, job_id, request.receive, preference.wait_seconds)
     else:
-        job = (await find_job(context, job_id)).document
+        job = (await find_job(context, caller, job_id)).document
     kept = _DONE if job["done"] else {**_WAITING, "Retry-After": retry_after(job)}
     headers = {**kept, **preference.headers(200)}
     return conditional_response(job, headers, etag=weak_etag(job), if_none_match=if_none_match)
@@ -67,13 +73,15 @@ async def get_job(
         **noted("noted; the job tells whether it came in time"),
         **PROBLEMS[404],
         **PROBLEMS[422],
-        **PROBLEMS[503],
     },
 )
-async def withdraw_job(job_id: str, request: Request, context: Context, preference: PreferHeader) -> Response:
+async def withdraw_job(
+    job_id: str, request: Request, context: Context, caller: AnyCaller, preference: PreferHeader
+) -> Response:
     """Exactly one of `withdrawn` and applied becomes of the job, decided when its turn comes."""
-    await context.producer.withdraw(known_job_id(job_id))
-    job, preference = await _decided(context, job_id, request, preference)
+    known = await find_job(context, caller, job_id)
+    await context.producer.withdraw(known.document["id"])
+    job, preference = await _decided(context, caller, job_id, request, preference)
     if job["done"]:
         return json_response(job, 200, preference.headers(200))
     return job_accepted(job, preference)
@@ -93,12 +101,12 @@ async def withdraw_job(job_id: str, request: Request, context: Context, preferen
         204: {"description": "the client has been told the result; it need not come again"},
         **PROBLEMS[404],
         **PROBLEMS[422],
-        **PROBLEMS[503],
     },
 )
 async def stream_job(
     job_id: str,
     context: Context,
+    caller: AnyCaller,
     last_event_id: Annotated[
         str | None, Header(description="what was told last; the newest state is told, not what came between")
     ] = None,
@@ -107,19 +115,19 @@ async def stream_job(
     async with AsyncExitStack() as held:
         held.enter_context(context.streams.take())
         reply = await held.enter_async_context(context.replies.expect(known_job_id(job_id)))
-        job = await find_job(context, job_id, reply_to=context.replies.channel)
+        job = await find_job(context, caller, job_id, reply_to=context.replies.channel)
         if is_told(job, last_event_id):
             return Response(status_code=204)
         return JobStream(context, job, reply, held.pop_all())
 
 
 async def _decided(
-    context: ApiContext, job_id: str, request: Request, preference: Preference
+    context: ApiContext, caller: Caller, job_id: str, request: Request, preference: Preference
 ) -> tuple[JobDocument, Preference]:
     """The job, after the wait that is preferred if there is room, and the preference as honoured."""
     if preference.wait_seconds:
         with context.waiters.take_if_free() as taken:
             if taken:
-                job = await await_job(context, job_id, request.receive, preference.wait_seconds)
+                job = await await_job(context, caller, job_id, request.receive, preference.wait_seconds)
                 return job, preference
-    return (await find_job(context, job_id)).document, preference.at_once()
+    return (await find_job(context, caller, job_id)).document, preference.at_once()

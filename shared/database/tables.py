@@ -20,7 +20,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata = MetaData(
     naming_convention={
@@ -95,4 +95,21 @@ ledger = Table(
     CheckConstraint("position > 0", name="position"),
     CheckConstraint("kind IN ('book', 'cancel', 'change', 'repeat', 'unknown')", name="kind"),
     Index("ledger_changes_idx", "event_id", "position", postgresql_where=text("kind = 'change'")),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Uuid(as_uuid=False), primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("events", ARRAY(Uuid(as_uuid=False))),
+    Column("secret_hash", LargeBinary, nullable=False),
+    Column("previous_hash", LargeBinary),
+    Column("previous_until", DateTime(timezone=True)),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("revoked_at", DateTime(timezone=True)),
+    CheckConstraint("role IN ('organiser', 'seller')", name="role"),
 )

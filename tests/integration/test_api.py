@@ -385,7 +385,7 @@ def test_the_document_says_what_can_be_done_with_a_job(api: httpx.Client) -> Non
             str({"job_id": "$response.body#/id"})
         }
     read = operations["get_job"]["responses"]
-    assert set(read) == {"200", "304", "404", "422", "503"}
+    assert set(read) == {"200", "304", "401", "404", "422", "429", "503"}
     assert {"ETag", "Cache-Control", "Retry-After", "Vary"} <= set(read["200"]["headers"])
     assert set(operations["withdraw_job"]["responses"]) == {"200", "202", "404", "422", "503"}
     stream = operations["stream_job"]["responses"]
