@@ -14,7 +14,7 @@ from api.event_lookup import EventLookup
 from api.fast_lane import answer_booking
 from api.ledger_lookup import LedgerLookup
 from api.problems import install_problem_handlers
-from api.routes import bookings, events, health, jobs
+from api.routes import bookings, events, health, jobs, webhooks
 from shared.clock import SystemClock
 from shared.collector import calm_collector
 from shared.database.engine import Database
@@ -63,7 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     install_problem_handlers(app)
     app.add_middleware(BodyLimit)
-    for module in (events, bookings, jobs, health):
+    for module in (events, bookings, jobs, webhooks, health):
         app.include_router(module.router)
     return app
 

@@ -24,6 +24,7 @@ PROBLEMS: dict[int, dict[int | str, dict[str, Any]]] = {
     status: _problem(status, description)
     for status, description in {
         404: "there is no such thing",
+        409: "it can't be done as things are; the problem says why",
         413: "the body is too large",
         415: "the body is not JSON",
         422: "a field is wrong",

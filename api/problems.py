@@ -14,7 +14,13 @@ from starlette.exceptions import HTTPException
 
 from shared import limits
 from shared.domain import OutcomeCode
-from shared.errors import IdempotencyKeyReused, LineFull, OnsaleError, TemporarilyUnavailable
+from shared.errors import (
+    IdempotencyKeyReused,
+    LineFull,
+    OnsaleError,
+    TemporarilyUnavailable,
+    TooManyWebhooks,
+)
 from shared.log import log_event
 from shared.records import JobResult
 
@@ -78,6 +84,46 @@ def job_not_found(job_id: str) -> ProblemDocument:
         "Job not found",
         404,
         f"There is no job {job_id!r}. Use the id that a submit has given.",
+    )
+
+
+def webhook_not_found(webhook_id: str) -> ProblemDocument:
+    """There is no such webhook."""
+    return problem(
+        "webhook-not-found",
+        "Webhook not found",
+        404,
+        f"There is no webhook {webhook_id!r}. Use an id that GET /events/{{event_id}}/webhooks lists.",
+    )
+
+
+def message_not_found(message_id: str) -> ProblemDocument:
+    """There is no such message in the log."""
+    return problem(
+        "message-not-found",
+        "Message not found",
+        404,
+        f"The webhook has no message {message_id!r} in its log. Use an id that its messages list.",
+    )
+
+
+def webhook_disabled(reason: str) -> ProblemDocument:
+    """Nothing is delivered to this webhook."""
+    return problem(
+        "webhook-disabled",
+        "Webhook disabled",
+        409,
+        f"Nothing is delivered, because {reason}. Enable it with POST /webhooks/{{id}}/enable first.",
+    )
+
+
+def too_many_webhooks() -> ProblemDocument:
+    """The event has as many webhooks as it may have."""
+    return problem(
+        "too-many-webhooks",
+        "Too many webhooks",
+        409,
+        f"An event has {limits.WEBHOOKS_PER_EVENT_MAX} webhooks at most. Delete one first.",
     )
 
 
@@ -219,6 +265,8 @@ def onsale_error_response(error: OnsaleError, *, path: str) -> Response:
                     "This key came before with another request. Use a new key for a new command.",
                 )
             )
+        case TooManyWebhooks():
+            return problem_response(too_many_webhooks())
         case TemporarilyUnavailable():
             log_event(logger, logging.WARNING, "temporarily unavailable", path=path, reason=error)
             document = problem(

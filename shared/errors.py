@@ -2,6 +2,9 @@
 
 OnsaleError
 ├── EventNotFound
+├── TooManyWebhooks
+├── AddressRefused
+├── ForeignJob
 ├── LineFull
 ├── IdempotencyKeyReused
 ├── TemporarilyUnavailable
@@ -26,6 +29,18 @@ class OnsaleError(Exception):
 
 class EventNotFound(OnsaleError):
     """There is no event with this id."""
+
+
+class TooManyWebhooks(OnsaleError):
+    """This event has as many webhooks as it may have."""
+
+
+class AddressRefused(OnsaleError):
+    """No webhook is delivered to this address."""
+
+
+class ForeignJob(OnsaleError):
+    """A job in a queue of ours that calls something else than it is for."""
 
 
 class LineFull(OnsaleError):

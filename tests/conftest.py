@@ -59,7 +59,7 @@ def settings(migrated_url: str, valkey: ValkeyServer) -> Settings:
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
     database = Database(settings, connections_max=5)
-    tamper(database, "TRUNCATE events, bookings, ledger")
+    tamper(database, "TRUNCATE events, bookings, ledger, webhooks, webhook_messages, webhook_attempts")
     yield database
     database.close()
 
