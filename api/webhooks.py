@@ -22,10 +22,10 @@ from shared import limits
 from shared.database import statements as event_statements
 from shared.database import webhooks as statements
 from shared.errors import AddressRefused
-from shared.identifiers import canonical_id, new_id
+from shared.identifiers import canonical_id
 from shared.webhooks.addresses import checked_addresses, port_of, read_url, resolve_with_system
 from shared.webhooks.messages import MessageType
-from shared.webhooks.records import AttemptRecord, MessageRecord, MessageStatus, WebhookRecord
+from shared.webhooks.records import AttemptRecord, MessageRecord, MessageStatus, WebhookRecord, new_webhook
 from shared.webhooks.secrets import new_secret
 
 _CURSOR_SEPARATOR = "-"
@@ -71,25 +71,12 @@ def register(context: ApiContext, event_id: str, request: WebhookRequest) -> Web
         event = event_statements.find_event(connection, known_id(event_id))
         if event is None:
             raise ProblemError(event_not_found(event_id))
-        webhook = WebhookRecord(
-            id=new_id(),
-            event_id=event.id,
+        webhook = new_webhook(
+            event,
             url=request.url,
-            types=tuple(sorted({MessageType(type) for type in request.types})),
+            types=(MessageType(type) for type in request.types),
             secret=new_secret(),
-            old_secret=None,
-            old_secret_until=None,
-            cursor_position=event.applied_position,
-            cursor_available_tickets=event.available_tickets,
-            claimed_until=None,
-            resting_until=None,
-            failures=0,
-            failing_since=None,
-            slow=False,
             created_at=context.clock.now(),
-            disabled_at=None,
-            disabled_reason=None,
-            deleted_at=None,
         )
         statements.insert_webhook(connection, webhook)
     return webhook

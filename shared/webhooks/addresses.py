@@ -71,10 +71,13 @@ def checked_addresses(found: Sequence[str], *, allow_private: bool) -> list[Addr
 
 def is_public(address: Address) -> bool:
     """Whether an address is one of the internet, also where an IPv6 address only wraps one of IPv4."""
-    wrapped = _wrapped_addresses(address)
-    return all(
-        each.is_global and not each.is_multicast and not each.is_reserved for each in wrapped or (address,)
-    )
+    return all(_is_public(each) for each in _wrapped_addresses(address) or (address,))
+
+
+def _is_public(address: Address) -> bool:
+    if isinstance(address, IPv6Address) and address.is_site_local:
+        return False
+    return address.is_global and not address.is_multicast and not address.is_reserved
 
 
 def _wrapped_addresses(address: Address) -> list[IPv4Address]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import TypedDict
 
 from shared.clock import format_time
+from shared.identifiers import new_id
+from shared.records import EventRecord
 from shared.webhooks.messages import MessageType
 
 
@@ -75,6 +77,32 @@ class AttemptRecord:
     duration_ms: int
     status_code: int | None
     error: str | None
+
+
+def new_webhook(
+    event: EventRecord, *, url: str, types: Iterable[MessageType], secret: str, created_at: datetime
+) -> WebhookRecord:
+    """A webhook that is told what happens to an event from the state on that it has here."""
+    return WebhookRecord(
+        id=new_id(),
+        event_id=event.id,
+        url=url,
+        types=tuple(sorted(set(types))),
+        secret=secret,
+        old_secret=None,
+        old_secret_until=None,
+        cursor_position=event.applied_position,
+        cursor_available_tickets=event.available_tickets,
+        claimed_until=None,
+        resting_until=None,
+        failures=0,
+        failing_since=None,
+        slow=False,
+        created_at=created_at,
+        disabled_at=None,
+        disabled_reason=None,
+        deleted_at=None,
+    )
 
 
 class WebhookView(TypedDict):

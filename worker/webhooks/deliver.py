@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -82,23 +82,27 @@ class Deliverer:
             return self._deliver_stretch(webhook, sender)
 
     def _deliver_stretch(self, webhook: WebhookRecord, sender: Sender) -> Tally:
-        ends_at = self._clock.monotonic_seconds() + limits.WEBHOOK_STRETCH_SECONDS_MAX
         delivered = 0
-        while messages := self._due(webhook):
-            for message in messages:
-                after = self._attempt(webhook, message, sender)
-                if after is None or after.failures:
-                    return Tally(delivered=delivered, failed=1)
-                webhook = after
-                delivered += 1
-                if self._stopping.is_set() or self._clock.monotonic_seconds() >= ends_at:
-                    messages = []
+        for message in self._due_in_a_stretch(webhook.id):
+            after = self._attempt(webhook, message, sender)
+            if after is None or after.failures:
+                return Tally(delivered=delivered, failed=1)
+            webhook = after
+            delivered += 1
         self._give_back(webhook)
         return Tally(delivered=delivered)
 
-    def _due(self, webhook: WebhookRecord) -> list[MessageRecord]:
+    def _due_in_a_stretch(self, webhook_id: str) -> Iterator[MessageRecord]:
+        ends_at = self._clock.monotonic_seconds() + limits.WEBHOOK_STRETCH_SECONDS_MAX
+        while messages := self._due(webhook_id):
+            for message in messages:
+                yield message
+                if self._stopping.is_set() or self._clock.monotonic_seconds() >= ends_at:
+                    return
+
+    def _due(self, webhook_id: str) -> list[MessageRecord]:
         with self._database.transaction() as connection:
-            return statements.due_messages(connection, webhook.id, self._clock.now())
+            return statements.due_messages(connection, webhook_id, self._clock.now())
 
     def _attempt(
         self, webhook: WebhookRecord, message: MessageRecord, sender: Sender
