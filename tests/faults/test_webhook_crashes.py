@@ -49,7 +49,9 @@ def assert_all_is_told(
 ) -> None:
     for _ in range(_TURNS_MAX):
         run_webhooks_once(settings, no_action)
-    messages = messages_of(database, webhook)
+        messages = messages_of(database, webhook)
+        if messages and all(message.status is MessageStatus.DELIVERED for message in messages):
+            break
     assert [message.type.value for message in messages] == ["booking.created", "event.sold_out"]
     assert {message.status for message in messages} == {MessageStatus.DELIVERED}
     ids = [received.id for received in receiver.received]
@@ -57,6 +59,14 @@ def assert_all_is_told(
     assert len(ids) <= 3
     for received in receiver.received:
         received.verified(webhook.secret)
+
+
+def changes_something(name: str, name_before: str) -> bool:
+    """Whether others see a difference here: between two such boundaries it is the same where it ends.
+
+    A transaction of Redis gives many answers; only the first is a step.
+    """
+    return name.split()[1] in ("COMMIT", "BLMOVE", "MULTI", "POST") and name != name_before
 
 
 def test_a_webhooks_process_that_is_killed_at_any_boundary_is_made_up_for(
@@ -75,6 +85,8 @@ def test_a_webhooks_process_that_is_killed_at_any_boundary_is_made_up_for(
             "after POST",
         }
         for number, name in enumerate(names):
+            if not changes_something(name, names[number - 1]):
+                continue
             webhook = renew(database, redis_client, receiver)
             process = webhook_processes.Process(target=run_webhooks_until_killed, args=(settings, number))
             process.start()

@@ -70,10 +70,10 @@ class Teller:
     def turn(self) -> None:
         """Make the messages that there is room for, and enqueue the webhooks that have some to deliver."""
         behind = self._maker.behind()
+        self._enqueue()
         while behind and not self._stopping.is_set():
             behind = [webhook_id for webhook_id in behind if self._maker.step(webhook_id)]
             self._enqueue()
-        self._enqueue()
         self._sweep_log_if_due()
 
     def _enqueue(self) -> None:
