@@ -22,8 +22,10 @@ from shared.line.connections import connect
 from shared.settings import Settings
 from tests.builders import build_worker, tamper, wait_until
 from worker.consume import Worker
+from worker.webhooks.process import run_webhooks
 
 StartWorker = Callable[..., Worker]
+StartWebhooks = Callable[..., threading.Event]
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +86,25 @@ def start_worker(settings: Settings, database: Database, redis_client: redis.Red
             stack.callback(thread.join)
             stack.callback(worker.stop)
             return worker
+
+        yield start
+
+
+@pytest.fixture
+def start_webhooks(
+    settings: Settings, database: Database, redis_client: redis.Redis
+) -> Iterator[StartWebhooks]:
+    """Starts the webhooks process in threads, with other settings; all are stopped at the end."""
+    with ExitStack() as stack:
+
+        def start(**changes: object) -> threading.Event:
+            stopping = threading.Event()
+            own = settings.model_copy(update=changes)
+            thread = threading.Thread(target=run_webhooks, args=(own, SystemClock(), stopping))
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(stopping.set)
+            return stopping
 
         yield start
 

@@ -38,6 +38,9 @@ class MovableClock(SystemClock):
     def now(self) -> datetime:
         return super().now() + self.ahead
 
+    def monotonic_seconds(self) -> float:
+        return super().monotonic_seconds() + self.ahead.total_seconds()
+
     def advance(self, **by: float) -> None:
         self.ahead += timedelta(**by)
 

@@ -24,7 +24,7 @@ from api.webhook_schemas import (
 from shared import limits
 from shared.webhooks.records import MessageStatus, attempt_view, message_view, webhook_view
 
-router = APIRouter(tags=["webhooks"])
+router = APIRouter(tags=["webhooks"], responses={**PROBLEMS[404], **PROBLEMS[422], **PROBLEMS[503]})
 
 _STRING = {"type": "string"}
 _LOCATION: dict[str, Any] = {"Location": {"description": "the new webhook", "schema": _STRING}}
@@ -38,14 +38,7 @@ _LINK: dict[str, Any] = {
     status_code=201,
     response_model=WebhookWithSecret,
     summary="Register a webhook",
-    responses={
-        201: {"headers": _LOCATION},
-        **PROBLEMS[404],
-        **PROBLEMS[409],
-        **PROBLEMS[413],
-        **PROBLEMS[422],
-        **PROBLEMS[503],
-    },
+    responses={201: {"headers": _LOCATION}, **PROBLEMS[409], **PROBLEMS[413]},
 )
 async def register_webhook(event_id: str, request: WebhookRequest, context: Context) -> Response:
     """It is told what happens from now on. The secret is shown this once."""
@@ -60,7 +53,6 @@ async def register_webhook(event_id: str, request: WebhookRequest, context: Cont
     "/events/{event_id}/webhooks",
     response_model=Webhooks,
     summary="List the webhooks of an event",
-    responses={**PROBLEMS[404], **PROBLEMS[503]},
 )
 async def list_webhooks(event_id: str, context: Context) -> Response:
     """All of them, oldest first; there are ten at most."""
@@ -72,7 +64,6 @@ async def list_webhooks(event_id: str, context: Context) -> Response:
     "/webhooks/{webhook_id}",
     response_model=Webhook,
     summary="Look at a webhook",
-    responses={**PROBLEMS[404], **PROBLEMS[503]},
 )
 async def get_webhook(webhook_id: str, context: Context) -> Response:
     """Without its secret."""
@@ -83,7 +74,6 @@ async def get_webhook(webhook_id: str, context: Context) -> Response:
     "/webhooks/{webhook_id}",
     status_code=204,
     summary="Delete a webhook",
-    responses={**PROBLEMS[404], **PROBLEMS[503]},
 )
 async def delete_webhook(webhook_id: str, context: Context) -> Response:
     """Nothing more is sent, but for an attempt that has begun; its log goes with it."""
@@ -95,7 +85,6 @@ async def delete_webhook(webhook_id: str, context: Context) -> Response:
     "/webhooks/{webhook_id}/enable",
     response_model=Webhook,
     summary="Enable a webhook that was disabled",
-    responses={**PROBLEMS[404], **PROBLEMS[503]},
 )
 async def enable_webhook(webhook_id: str, context: Context) -> Response:
     """It is told everything since it was disabled. What had failed by then can be redelivered."""
@@ -106,7 +95,6 @@ async def enable_webhook(webhook_id: str, context: Context) -> Response:
     "/webhooks/{webhook_id}/secret",
     response_model=WebhookWithSecret,
     summary="Make a new secret",
-    responses={**PROBLEMS[404], **PROBLEMS[503]},
 )
 async def rotate_secret(webhook_id: str, context: Context) -> Response:
     """For a day messages are signed with the old secret too. The new one is shown this once."""
@@ -119,7 +107,7 @@ async def rotate_secret(webhook_id: str, context: Context) -> Response:
     "/webhooks/{webhook_id}/messages",
     response_model=Messages,
     summary="Read the log",
-    responses={200: {"headers": _LINK}, **PROBLEMS[404], **PROBLEMS[422], **PROBLEMS[503]},
+    responses={200: {"headers": _LINK}},
 )
 async def list_messages(
     webhook_id: str,
@@ -146,7 +134,6 @@ async def list_messages(
     "/webhooks/{webhook_id}/messages/{message_id}",
     response_model=MessageWithAttempts,
     summary="Look at a message and the attempts to deliver it",
-    responses={**PROBLEMS[404], **PROBLEMS[503]},
 )
 async def get_message(webhook_id: str, message_id: str, context: Context) -> Response:
     """With what is sent, and the newest attempts."""
@@ -160,7 +147,7 @@ async def get_message(webhook_id: str, message_id: str, context: Context) -> Res
     status_code=202,
     response_model=Message,
     summary="Deliver a message again",
-    responses={**PROBLEMS[404], **PROBLEMS[409], **PROBLEMS[503]},
+    responses=PROBLEMS[409],
 )
 async def redeliver_message(webhook_id: str, message_id: str, context: Context) -> Response:
     """Soon, with the same id and a new schedule of retries, whether it was delivered, failed or waits."""

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import redis
 from rq import Queue, SimpleWorker
 from rq.exceptions import DequeueTimeout
+from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import TimerDeathPenalty
@@ -42,21 +43,31 @@ _JOB_ID_PREFIX = "webhook-"
 _HEARTBEATS_PER_TTL = 4
 _PAUSE_SECONDS = 1.0
 
+_BEGINS_SECONDS_MAX = 1.0
+"""A job that was taken out of its queue has claimed its webhook after so long, or never will."""
+
 
 class WebhookJobs:
     """Puts webhooks into the queues. Calls raise `LineUnavailable` if Redis does not answer."""
 
-    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+    def __init__(self, client: redis.Redis, clock: Clock, settings: Settings) -> None:
         self._client = client
+        self._clock = clock
         self._settings = settings
+        self._pushed_at: dict[str, float] = {}
         self._queues = {
             slow: Queue(name, connection=client, serializer=JSONSerializer)
             for slow, name in ((False, QUEUE_NAME), (True, SLOW_QUEUE_NAME))
         }
 
     def enqueue(self, due: Iterable[tuple[str, bool]]) -> None:
-        """See that each of these webhooks is in a queue: the slow ones in theirs."""
-        due = list(due)
+        """See that each of these webhooks is in a queue: the slow ones in theirs.
+
+        One that was put in a moment ago may have been taken out again, and its delivery be about to begin.
+        """
+        now = self._clock.monotonic_seconds()
+        self._pushed_at = {id: at for id, at in self._pushed_at.items() if now - at < _BEGINS_SECONDS_MAX}
+        due = [(id, slow) for id, slow in due if id not in self._pushed_at]
         if not due:
             return
         with line_errors():
@@ -65,6 +76,7 @@ class WebhookJobs:
                 missing = [id for id, slow in due if slow is is_slow and _JOB_ID_PREFIX + id not in waiting]
                 if missing:
                     self._push(queue, missing)
+                    self._pushed_at.update(dict.fromkeys(missing, now))
 
     def _push(self, queue: Queue, webhook_ids: list[str]) -> None:
         settings = self._settings
@@ -201,6 +213,24 @@ class _Worker(SimpleWorker):
     def _set_connection(self, connection: redis.Redis) -> redis.Redis:
         """RQ would raise the time limit of a call to minutes."""
         return connection
+
+    def prepare_execution(self, job: Job) -> Execution:
+        """Not listed under the worker: the dashboard's page of workers fails on a job whose data are JSON."""
+        with self.connection.pipeline() as pipeline:
+            execution = Execution.create(job, self.get_heartbeat_ttl(job), pipeline=pipeline)
+            self.executions[execution.id] = execution
+            self.set_state(WorkerStatus.BUSY, pipeline=pipeline)
+            pipeline.execute()
+        return execution
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Do a job, beside others."""
+        execution = self.prepare_execution(job)
+        try:
+            self.perform_job(job, queue, execution)
+        finally:
+            self.executions.pop(execution.id, None)
+        self.set_state(WorkerStatus.BUSY if self.executions else WorkerStatus.IDLE)
 
     def procline(self, message: str) -> None:
         """The name of the process belongs to nobody."""

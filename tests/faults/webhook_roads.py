@@ -57,7 +57,7 @@ def run_webhooks_once(settings: Settings, action: Action) -> list[str]:
         threads=1,
         deliver=lambda webhook_id: deliver_or_put_off(deliverer, webhook_id),
     )
-    jobs = WebhookJobs(client, settings)
+    jobs = WebhookJobs(client, clock, settings)
     teller = Teller(database, Maker(database, clock), jobs, clock, settings, threading.Event())
     boundaries.watching = True
     teller.turn()

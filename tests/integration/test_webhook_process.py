@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -28,13 +28,11 @@ from shared.records import EventRecord
 from shared.settings import Settings
 from shared.webhooks.records import MessageStatus, WebhookRecord
 from tests.builders import assert_books_balance, create_event, outcomes_in_ledger, tamper, wait_until
-from tests.conftest import StartWorker
+from tests.conftest import StartWebhooks, StartWorker
 from tests.processes import frozen
 from tests.receivers import Receiver, running_receiver
-from tests.webhooks import attempts_of, current, make_all, messages_of, register, sell
+from tests.webhooks import MovableClock, attempts_of, current, make_all, messages_of, register, sell
 from worker.webhooks.process import run_webhooks
-
-StartWebhooks = Callable[..., threading.Event]
 
 
 @pytest.fixture
@@ -54,24 +52,6 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def event(database: Database) -> EventRecord:
     return create_event(database, total_tickets=100)
-
-
-@pytest.fixture
-def start_webhooks(
-    settings: Settings, database: Database, redis_client: redis.Redis
-) -> Iterator[StartWebhooks]:
-    """Runs the process in threads of this one; all are stopped at the end."""
-    with ExitStack() as stack:
-
-        def start(own: Settings = settings) -> threading.Event:
-            stopping = threading.Event()
-            thread = threading.Thread(target=run_webhooks, args=(own, SystemClock(), stopping))
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(stopping.set)
-            return stopping
-
-        yield start
 
 
 def environment(settings: Settings, project_root: Path) -> dict[str, str]:
@@ -150,7 +130,7 @@ def test_what_redis_has_lost_is_delivered_all_the_same(
     webhook = register(database, event, receiver.url)
     sell(database, event, "ann")
     make_all(database)
-    jobs = WebhookJobs(redis_client, settings)
+    jobs = WebhookJobs(redis_client, SystemClock(), settings)
     jobs.enqueue([(webhook.id, False)])
     assert redis_client.llen(f"rq:queue:{QUEUE_NAME}") == 1
     redis_client.flushdb()
@@ -165,11 +145,15 @@ def test_a_job_that_somebody_took_away_is_put_in_the_queue_again(
     settings: Settings, database: Database, redis_client: redis.Redis, event: EventRecord, receiver: Receiver
 ) -> None:
     webhook = register(database, event, receiver.url)
-    jobs = WebhookJobs(redis_client, settings)
+    clock = MovableClock()
+    jobs = WebhookJobs(redis_client, clock, settings)
     for _ in range(2):
         jobs.enqueue([(webhook.id, False)])
+        clock.advance(seconds=2)
         assert redis_client.lrange(f"rq:queue:{QUEUE_NAME}", 0, -1) == [f"webhook-{webhook.id}".encode()]
     redis_client.lpop(f"rq:queue:{QUEUE_NAME}")
+    clock.advance(seconds=2)
+    jobs.enqueue([(webhook.id, True)])
     jobs.enqueue([(webhook.id, True)])
     assert redis_client.llen(f"rq:queue:{QUEUE_NAME}") == 0
     assert redis_client.llen(f"rq:queue:{SLOW_QUEUE_NAME}") == 1
@@ -215,11 +199,10 @@ def test_targets_known_to_hang_leave_threads_to_the_others(
     start_webhooks: StartWebhooks,
 ) -> None:
     """More of them than there are threads in both lanes together."""
-    impatient = settings.model_copy(update={"webhooks_attempt_seconds_max": 0.2})
     receiver.reply = receiver.hang
     hanging = [register(database, event, receiver.url) for _ in range(6)]
     sell(database, event, "ann")
-    stopping = start_webhooks(impatient)
+    stopping = start_webhooks(webhooks_attempt_seconds_max=0.2)
     wait_until(lambda: all(current(database, webhook).slow for webhook in hanging))
     stopping.set()
     start_webhooks()
@@ -240,7 +223,7 @@ def test_a_frozen_postgresql_is_waited_for(
     start_webhooks: StartWebhooks,
 ) -> None:
     webhook = register(database, event, receiver.url)
-    start_webhooks(settings.model_copy(update={"transaction_seconds_max": 0.5}))
+    start_webhooks(transaction_seconds_max=0.5)
     sell(database, event, "ann")
     wait_until(lambda: delivered(database, webhook) == 1)
     assert postgres.pid is not None
@@ -259,7 +242,7 @@ def test_a_frozen_redis_is_waited_for(
     start_webhooks: StartWebhooks,
 ) -> None:
     webhook = register(database, event, receiver.url)
-    start_webhooks(settings.model_copy(update={"redis_timeout_seconds": 0.3}))
+    start_webhooks(redis_timeout_seconds=0.3)
     sell(database, event, "ann")
     wait_until(lambda: delivered(database, webhook) == 1)
     assert valkey.pid is not None
@@ -329,7 +312,7 @@ def test_rqs_tools_see_the_queue_and_the_sweep_leaves_it(
     webhook = register(database, event, receiver.url)
     sell(database, event, "ann")
     make_all(database)
-    WebhookJobs(redis_client, settings).enqueue([(webhook.id, False)])
+    WebhookJobs(redis_client, SystemClock(), settings).enqueue([(webhook.id, False)])
     Consumer(redis_client, settings, worker_name="sweeper").sweep()
     tool = Path(sys.executable).with_name("rq")
     info = subprocess.run(
@@ -375,7 +358,7 @@ def test_rqs_stock_worker_delivers_by_the_same_code(
     webhook = register(database, event, receiver.url)
     sell(database, event, "ann")
     make_all(database)
-    WebhookJobs(redis_client, settings).enqueue([(webhook.id, False)])
+    WebhookJobs(redis_client, SystemClock(), settings).enqueue([(webhook.id, False)])
     tool = Path(sys.executable).with_name("rq")
     command = [str(tool), "worker", "--url", settings.redis_url, "--serializer", "json", "--burst"]
     stock = subprocess.run(
@@ -420,7 +403,7 @@ def test_a_message_is_delivered_however_often_its_webhook_is_enqueued(
     webhook = register(database, event, receiver.url)
     sell(database, event, "ann")
     make_all(database)
-    jobs = WebhookJobs(redis_client, settings)
+    jobs = WebhookJobs(redis_client, SystemClock(), settings)
     jobs.enqueue([(webhook.id, False)])
     redis_client.rpush(f"rq:queue:{QUEUE_NAME}", f"webhook-{webhook.id}")
     stopping = threading.Event()

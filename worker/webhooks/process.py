@@ -96,7 +96,7 @@ def run_webhooks(settings: Settings, clock: Clock, stopping: threading.Event) ->
     """Tell and deliver until `stopping` is set; an unexpected error in any part ends all."""
     threads_in_all = _threads(settings, slow=False) + _threads(settings, slow=True)
     database = Database(settings, connections_max=1 + threads_in_all)
-    jobs = WebhookJobs(connect(settings), settings)
+    jobs = WebhookJobs(connect(settings), clock, settings)
     teller = Teller(database, Maker(database, clock), jobs, clock, settings, stopping)
     deliverer = Deliverer(database, clock, settings, sender_to_anywhere(clock, settings), stopping)
     lanes = [_lane(settings, clock, deliverer, slow=slow) for slow in (False, True)]
