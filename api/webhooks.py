@@ -187,7 +187,7 @@ def message_with_log(
 
 
 def redeliver(context: ApiContext, webhook_id: str, message_id: str) -> MessageRecord:
-    """Have a message delivered again, whatever became of it.
+    """Have a message delivered again, whatever became of it, and also to a target that rests.
 
     Raises:
         ProblemError: there is no such webhook or message, or nothing is delivered to this webhook.
@@ -201,6 +201,7 @@ def redeliver(context: ApiContext, webhook_id: str, message_id: str) -> MessageR
             raise ProblemError(message_not_found(message_id))
         again = replace(message, status=MessageStatus.PENDING, next_attempt_at=context.clock.now(), tries=0)
         statements.update_message(connection, again)
+        statements.update_webhook(connection, replace(webhook, resting_until=None))
     return again
 
 

@@ -118,12 +118,16 @@ def mark_webhook_deleted(connection: Connection, webhook_id: str, moment: dateti
     return connection.execute(statement).rowcount == 1
 
 
-def webhooks_behind(connection: Connection) -> list[str]:
-    """The ids of webhooks whose event's ledger has rows that no messages were made of."""
+def webhooks_behind(connection: Connection, moment: datetime) -> list[str]:
+    """Webhooks whose event's ledger has rows that no messages were made of; not those that are left alone.
+
+    In no order, so that many without room for more don't hide the others.
+    """
     statement = (
         select(webhooks.c.id)
         .join(events, events.c.id == webhooks.c.event_id)
-        .where(_ACTIVE, events.c.applied_position > webhooks.c.cursor_position)
+        .where(_ACTIVE, _is_rested(moment), events.c.applied_position > webhooks.c.cursor_position)
+        .order_by(func.random())
         .limit(limits.WEBHOOKS_LOOKED_UP_MAX)
     )
     return list(connection.execute(statement).scalars())
@@ -197,10 +201,11 @@ def move_cursor(connection: Connection, webhook_id: str, position: int, availabl
 
 
 def webhooks_due(connection: Connection, moment: datetime) -> list[tuple[str, bool]]:
-    """The webhooks with a message to deliver now that nobody delivers to, and whether they are slow."""
+    """Webhooks with a message to deliver now that nobody delivers to, in no order; and if they are slow."""
     statement = (
         select(webhooks.c.id, webhooks.c.slow)
         .where(_ACTIVE, _is_free(moment), exists(_due_messages(moment).where(_is_its_message())))
+        .order_by(func.random())
         .limit(limits.WEBHOOKS_LOOKED_UP_MAX)
     )
     return [(str(id), slow) for id, slow in connection.execute(statement)]
@@ -324,10 +329,12 @@ def remove_old_log(connection: Connection, moment: datetime, keep: timedelta) ->
 
 def _is_free(moment: datetime) -> ColumnElement[bool]:
     """No delivery has the webhook, and it is not left alone."""
-    return and_(
-        or_(webhooks.c.claimed_until.is_(None), webhooks.c.claimed_until <= moment),
-        or_(webhooks.c.resting_until.is_(None), webhooks.c.resting_until <= moment),
-    )
+    unclaimed = or_(webhooks.c.claimed_until.is_(None), webhooks.c.claimed_until <= moment)
+    return and_(unclaimed, _is_rested(moment))
+
+
+def _is_rested(moment: datetime) -> ColumnElement[bool]:
+    return or_(webhooks.c.resting_until.is_(None), webhooks.c.resting_until <= moment)
 
 
 def _is_its_message() -> ColumnElement[bool]:

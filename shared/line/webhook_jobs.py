@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import redis
 from rq import Queue, SimpleWorker
@@ -127,9 +127,13 @@ class DeliveryLane:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=queue_name)
         self._free = threading.BoundedSemaphore(threads)
         self._next_heartbeat_at = 0.0
+        self._defect: BaseException | None = None
 
     def run(self, stopping: threading.Event) -> None:
-        """Work until `stopping` is set, then finish what has begun. Redis is waited for."""
+        """Work until `stopping` is set, then finish what has begun.
+
+        Redis is waited for; what else goes wrong beside the deliveries themselves is raised.
+        """
         try:
             while not stopping.is_set():
                 try:
@@ -143,6 +147,8 @@ class DeliveryLane:
             self._leave()
 
     def _turn(self) -> None:
+        if self._defect is not None:
+            raise self._defect
         self._heartbeat_if_due()
         if not self._free.acquire(timeout=self._settings.idle_wait_seconds):
             return
@@ -150,7 +156,7 @@ class DeliveryLane:
         try:
             job = self._take()
             if job is not None:
-                self._threads.submit(self._execute, job).add_done_callback(lambda _: self._free.release())
+                self._threads.submit(self._execute, job).add_done_callback(self._done)
         finally:
             if job is None:
                 self._free.release()
@@ -175,6 +181,10 @@ class DeliveryLane:
             log_event(logger, logging.WARNING, "unreadable job dropped", job=error.job_id, reason=error)
             return None
         return None if found is None else found[0]
+
+    def _done(self, delivery: Future[None]) -> None:
+        self._defect = self._defect or delivery.exception()
+        self._free.release()
 
     def _execute(self, job: Job) -> None:
         try:

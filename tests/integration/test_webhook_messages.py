@@ -131,6 +131,32 @@ def test_what_there_is_no_room_for_waits_in_the_ledger(
     assert len(seen) == 11
 
 
+def test_more_that_wait_than_there_is_room_for_change_nothing(
+    database: Database, event: EventRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as an organiser has asked for again."""
+    webhook = register(database, event, URL)
+    sell(database, event, "ann", "bob")
+    make_all(database)
+    monkeypatch.setattr(limits, "WEBHOOK_MESSAGES_PENDING_MAX", 1)
+    sell(database, event, "eve")
+    before = current(database, webhook)
+    make_all(database)
+    assert current(database, webhook) == before
+    assert len(messages_of(database, webhook)) == 2
+
+
+def test_nothing_is_made_for_a_target_that_rests(database: Database, event: EventRecord) -> None:
+    webhook = register(database, event, URL)
+    sell(database, event, "ann")
+    tamper(database, "UPDATE webhooks SET resting_until = now() + interval '1 minute'")
+    make_all(database)
+    assert messages_of(database, webhook) == []
+    tamper(database, "UPDATE webhooks SET resting_until = now()")
+    make_all(database)
+    assert len(messages_of(database, webhook)) == 1
+
+
 @pytest.mark.parametrize("column", ["disabled_at", "deleted_at"])
 def test_a_webhook_that_is_not_active_is_told_nothing(
     database: Database, event: EventRecord, column: str

@@ -23,6 +23,7 @@ from shared import limits
 from shared.clock import SystemClock
 from shared.database.engine import Database
 from shared.line.consumer import Consumer
+from shared.line.presence import is_worker_alive_on_this_host
 from shared.line.webhook_jobs import QUEUE_NAME, SLOW_QUEUE_NAME, WebhookJobs
 from shared.records import EventRecord
 from shared.settings import Settings
@@ -265,11 +266,13 @@ def test_sigterm_ends_the_process_and_takes_its_workers_off_rqs_list(
         sell(database, event, "ann")
         wait_until(lambda: delivered(database, webhook) == 1)
         assert redis_client.scard("rq:workers") == 2
+        assert is_worker_alive_on_this_host(redis_client)
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=30)
     assert process.returncode == 0, log
     assert "webhooks stopped" in log
     assert "Traceback" not in log
+    assert receiver.url not in log
     assert redis_client.scard("rq:workers") == 0
 
 

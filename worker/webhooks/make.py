@@ -23,7 +23,7 @@ class Maker:
             DatabaseUnavailable: PostgreSQL does not answer.
         """
         with self._database.transaction() as connection:
-            return statements.webhooks_behind(connection)
+            return statements.webhooks_behind(connection, self._clock.now())
 
     def step(self, webhook_id: str) -> int:
         """Make some messages of a webhook; gives by how many rows of the ledger it has come further.
@@ -40,6 +40,8 @@ class Maker:
             webhook, applied_position, available_tickets = locked
             room = limits.WEBHOOK_MESSAGES_PENDING_MAX - statements.count_pending(connection, webhook_id)
             rows = min(limits.WEBHOOK_LEDGER_STEP, room // limits.WEBHOOK_MESSAGES_PER_ROW_MAX)
+            if rows <= 0:
+                return 0
             cursor = webhook.cursor_position
             until = min(applied_position, cursor + rows)
             entries = statements.ledger_between(connection, webhook.event_id, cursor, until)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
@@ -20,6 +21,9 @@ from shared.webhooks.addresses import Address, Resolve, checked_addresses, port_
 from worker.webhooks.verdict import Answer
 
 _USER_AGENT = "Onsale-Webhooks"
+
+# It would log every URL, and a URL may hold a secret of its owner.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 @lru_cache(maxsize=1)
@@ -44,7 +48,10 @@ class Sender:
             # No proxy from the environment, which would connect to an address that nobody looked at.
             trust_env=False,
             follow_redirects=False,
-            timeout=self._seconds_max,
+            # An address that swallows everything leaves time for the next one.
+            timeout=httpx.Timeout(
+                self._seconds_max, connect=self._seconds_max / limits.WEBHOOK_ADDRESSES_TRIED_MAX
+            ),
         )
 
     def __enter__(self) -> Self:
