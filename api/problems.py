@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from shared import limits
 from shared.domain import OutcomeCode
 from shared.errors import (
+    EventLocked,
     IdempotencyKeyReused,
     LineFull,
     OnsaleError,
@@ -267,7 +268,7 @@ def onsale_error_response(error: OnsaleError, *, path: str) -> Response:
             )
         case TooManyWebhooks():
             return problem_response(too_many_webhooks())
-        case TemporarilyUnavailable():
+        case TemporarilyUnavailable() | EventLocked():
             log_event(logger, logging.WARNING, "temporarily unavailable", path=path, reason=error)
             document = problem(
                 "temporarily-unavailable",

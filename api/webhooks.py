@@ -20,6 +20,7 @@ from api.problems import (
 from api.webhook_schemas import WebhookRequest
 from shared import limits
 from shared.database import statements as event_statements
+from shared.database import webhook_messages as message_statements
 from shared.database import webhooks as statements
 from shared.errors import AddressRefused
 from shared.identifiers import canonical_id
@@ -161,7 +162,7 @@ def page(
     before = None if cursor is None else _read_cursor(cursor)
     with context.database.transaction() as connection:
         webhook = _found(statements.find_webhook(connection, known_id(webhook_id)), webhook_id)
-        found = statements.page_of_messages(
+        found = message_statements.page_of_messages(
             connection, webhook.id, limit=limit + 1, before=before, status=status
         )
     if len(found) <= limit:
@@ -180,10 +181,10 @@ def message_with_log(
     """
     with context.database.transaction() as connection:
         webhook = _found(statements.find_webhook(connection, known_id(webhook_id)), webhook_id)
-        message = statements.find_message(connection, webhook.id, known_id(message_id))
+        message = message_statements.find_message(connection, webhook.id, known_id(message_id))
         if message is None:
             raise ProblemError(message_not_found(message_id))
-        return message, statements.attempts_of_message(connection, message.id)
+        return message, message_statements.attempts_of_message(connection, message.id)
 
 
 def redeliver(context: ApiContext, webhook_id: str, message_id: str) -> MessageRecord:
@@ -196,11 +197,11 @@ def redeliver(context: ApiContext, webhook_id: str, message_id: str) -> MessageR
         webhook = _found(statements.find_webhook(connection, known_id(webhook_id), lock=True), webhook_id)
         if webhook.disabled_reason is not None:
             raise ProblemError(webhook_disabled(webhook.disabled_reason))
-        message = statements.find_message(connection, webhook.id, known_id(message_id))
+        message = message_statements.find_message(connection, webhook.id, known_id(message_id))
         if message is None:
             raise ProblemError(message_not_found(message_id))
         again = replace(message, status=MessageStatus.PENDING, next_attempt_at=context.clock.now(), tries=0)
-        statements.update_message(connection, again)
+        message_statements.update_message(connection, again)
         statements.update_webhook(connection, replace(webhook, resting_until=None))
     return again
 

@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from shared.clock import SystemClock
 from shared.database import statements as event_statements
+from shared.database import webhook_messages as message_statements
 from shared.database import webhooks as statements
 from shared.database.engine import Database
 from shared.database.tables import webhook_messages, webhooks
@@ -107,14 +108,16 @@ def make_all(database: Database) -> None:
 def messages_of(database: Database, webhook: WebhookRecord) -> list[MessageRecord]:
     """All messages of a webhook, oldest first."""
     with database.transaction() as connection:
-        found = statements.page_of_messages(connection, webhook.id, limit=10_000, before=None, status=None)
+        found = message_statements.page_of_messages(
+            connection, webhook.id, limit=10_000, before=None, status=None
+        )
     return found[::-1]
 
 
 def attempts_of(database: Database, message: MessageRecord) -> list[AttemptRecord]:
     """The log of a message, oldest first."""
     with database.transaction() as connection:
-        return statements.attempts_of_message(connection, message.id)[::-1]
+        return message_statements.attempts_of_message(connection, message.id)[::-1]
 
 
 def current(database: Database, webhook: WebhookRecord) -> WebhookRecord:

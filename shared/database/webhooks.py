@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
-    Select,
     and_,
-    delete,
-    exists,
     func,
     insert,
     or_,
     select,
     text,
-    tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
 
 from shared import limits
 from shared.database.statements import ledger_record
-from shared.database.tables import events, ledger, webhook_attempts, webhook_messages, webhooks
+from shared.database.tables import events, ledger, webhooks
+from shared.database.webhook_messages import has_due_message
 from shared.errors import TooManyWebhooks
 from shared.records import LedgerRecord
-from shared.webhooks.messages import LedgerMessage, MessageType, message_id
-from shared.webhooks.records import AttemptRecord, MessageRecord, MessageStatus, WebhookRecord
+from shared.webhooks.messages import MessageType
+from shared.webhooks.records import MessageStatus, WebhookRecord
 
 _PENDING = MessageStatus.PENDING.value
 _KEPT = webhooks.c.deleted_at.is_(None)
@@ -103,15 +98,6 @@ def update_webhook(connection: Connection, webhook: WebhookRecord) -> None:
     )
 
 
-def fail_pending_messages(connection: Connection, webhook_id: str) -> None:
-    """Give up on the messages of a webhook that wait."""
-    connection.execute(
-        update(webhook_messages)
-        .where(webhook_messages.c.webhook_id == webhook_id, webhook_messages.c.status == _PENDING)
-        .values(status=MessageStatus.FAILED.value, next_attempt_at=None)
-    )
-
-
 def mark_webhook_deleted(connection: Connection, webhook_id: str, moment: datetime) -> bool:
     """Forget a webhook; its log is removed later, in steps. Gives whether it was there."""
     statement = update(webhooks).where(webhooks.c.id == webhook_id, _KEPT).values(deleted_at=moment)
@@ -152,14 +138,6 @@ def lock_webhook_behind(connection: Connection, webhook_id: str) -> tuple[Webhoo
     return record, applied_position, available_tickets
 
 
-def count_pending(connection: Connection, webhook_id: str) -> int:
-    """How many messages of a webhook wait to be delivered."""
-    statement = select(func.count()).where(
-        webhook_messages.c.webhook_id == webhook_id, webhook_messages.c.status == _PENDING
-    )
-    return connection.execute(statement).scalar_one()
-
-
 def ledger_between(connection: Connection, event_id: str, after: int, until: int) -> list[LedgerRecord]:
     """The rows of an event's ledger after one position and up to another, in order."""
     statement = (
@@ -168,27 +146,6 @@ def ledger_between(connection: Connection, event_id: str, after: int, until: int
         .order_by(ledger.c.position)
     )
     return [ledger_record(row) for row in connection.execute(statement)]
-
-
-def insert_messages(
-    connection: Connection, webhook_id: str, messages: Sequence[LedgerMessage], moment: datetime
-) -> None:
-    """Add messages, to be delivered at once; one that is there already stays as it is."""
-    rows = [
-        {
-            "id": message_id(webhook_id, message.position, message.type),
-            "webhook_id": webhook_id,
-            "position": message.position,
-            "type": message.type.value,
-            "body": message.body,
-            "status": _PENDING,
-            "next_attempt_at": moment,
-            "created_at": moment,
-        }
-        for message in messages
-    ]
-    if rows:
-        connection.execute(insert_or_ignore(webhook_messages).on_conflict_do_nothing(), rows)
 
 
 def move_cursor(connection: Connection, webhook_id: str, position: int, available_tickets: int) -> None:
@@ -204,7 +161,7 @@ def webhooks_due(connection: Connection, moment: datetime) -> list[tuple[str, bo
     """Webhooks with a message to deliver now that nobody delivers to, in no order; and if they are slow."""
     statement = (
         select(webhooks.c.id, webhooks.c.slow)
-        .where(_ACTIVE, _is_free(moment), exists(_due_messages(moment).where(_is_its_message())))
+        .where(_ACTIVE, _is_free(moment), has_due_message(moment))
         .order_by(func.random())
         .limit(limits.WEBHOOKS_LOOKED_UP_MAX)
     )
@@ -225,108 +182,6 @@ def claim_webhook(
     return None if row is None else _webhook_record(row)
 
 
-def due_messages(connection: Connection, webhook_id: str, moment: datetime) -> list[MessageRecord]:
-    """The next messages of a webhook to deliver now, in the order of their time and their making."""
-    statement = (
-        _due_messages(moment)
-        .where(webhook_messages.c.webhook_id == webhook_id)
-        .order_by(webhook_messages.c.next_attempt_at, webhook_messages.c.position, webhook_messages.c.type)
-        .limit(limits.WEBHOOK_DUE_BATCH_MAX)
-    )
-    return [_message_record(row) for row in connection.execute(statement)]
-
-
-def insert_attempt(connection: Connection, attempt: AttemptRecord) -> None:
-    """Log an attempt, and forget the oldest one of its message if there are many."""
-    connection.execute(
-        insert_or_ignore(webhook_attempts)
-        .values(
-            message_id=attempt.message_id,
-            number=attempt.number,
-            attempted_at=attempt.attempted_at,
-            duration_ms=attempt.duration_ms,
-            status_code=attempt.status_code,
-            error=attempt.error,
-        )
-        .on_conflict_do_nothing()
-    )
-    connection.execute(
-        delete(webhook_attempts).where(
-            webhook_attempts.c.message_id == attempt.message_id,
-            webhook_attempts.c.number <= attempt.number - limits.WEBHOOK_ATTEMPTS_LOGGED_MAX,
-        )
-    )
-
-
-def update_message(connection: Connection, message: MessageRecord) -> None:
-    """Write what an attempt, or being asked for again, made of a message."""
-    connection.execute(
-        update(webhook_messages)
-        .where(webhook_messages.c.id == message.id)
-        .values(
-            status=message.status.value,
-            next_attempt_at=message.next_attempt_at,
-            attempts=message.attempts,
-            tries=message.tries,
-        )
-    )
-
-
-def page_of_messages(
-    connection: Connection,
-    webhook_id: str,
-    *,
-    limit: int,
-    before: tuple[int, str] | None,
-    status: MessageStatus | None,
-) -> list[MessageRecord]:
-    """Messages of a webhook, newest first, from those before a position and type on."""
-    key = tuple_(webhook_messages.c.position, webhook_messages.c.type)
-    statement = select(webhook_messages).where(webhook_messages.c.webhook_id == webhook_id)
-    if before is not None:
-        statement = statement.where(key < before)
-    if status is not None:
-        statement = statement.where(webhook_messages.c.status == status.value)
-    statement = statement.order_by(webhook_messages.c.position.desc(), webhook_messages.c.type.desc())
-    return [_message_record(row) for row in connection.execute(statement.limit(limit))]
-
-
-def find_message(connection: Connection, webhook_id: str, message_id: str) -> MessageRecord | None:
-    """A message of this webhook."""
-    statement = select(webhook_messages).where(
-        webhook_messages.c.id == message_id, webhook_messages.c.webhook_id == webhook_id
-    )
-    row = connection.execute(statement).one_or_none()
-    return None if row is None else _message_record(row)
-
-
-def attempts_of_message(connection: Connection, message_id: str) -> list[AttemptRecord]:
-    """The logged attempts at a message, newest first."""
-    statement = select(webhook_attempts).where(webhook_attempts.c.message_id == message_id)
-    rows = connection.execute(statement.order_by(webhook_attempts.c.number.desc()))
-    return [AttemptRecord(**row._asdict()) for row in rows]
-
-
-def remove_old_log(connection: Connection, moment: datetime, keep: timedelta) -> int:
-    """Remove some messages that are done and old, or whose webhook was deleted; gives how many."""
-    old = select(webhook_messages.c.id).where(
-        webhook_messages.c.created_at < moment - keep, webhook_messages.c.status != _PENDING
-    )
-    orphaned = (
-        select(webhook_messages.c.id)
-        .join(webhooks, webhooks.c.id == webhook_messages.c.webhook_id)
-        .where(webhooks.c.deleted_at.is_not(None))
-    )
-    removed = 0
-    for found in (old, orphaned):
-        some = found.limit(limits.WEBHOOK_LOG_STEP).with_for_update(of=webhook_messages, skip_locked=True)
-        removal = delete(webhook_messages).where(webhook_messages.c.id.in_(some))
-        removed += connection.execute(removal).rowcount
-    has_messages = exists(select(1).where(_is_its_message()))
-    connection.execute(delete(webhooks).where(webhooks.c.deleted_at.is_not(None), ~has_messages))
-    return removed
-
-
 def _is_free(moment: datetime) -> ColumnElement[bool]:
     """No delivery has the webhook, and it is not left alone."""
     unclaimed = or_(webhooks.c.claimed_until.is_(None), webhooks.c.claimed_until <= moment)
@@ -337,25 +192,9 @@ def _is_rested(moment: datetime) -> ColumnElement[bool]:
     return or_(webhooks.c.resting_until.is_(None), webhooks.c.resting_until <= moment)
 
 
-def _is_its_message() -> ColumnElement[bool]:
-    return webhook_messages.c.webhook_id == webhooks.c.id
-
-
-def _due_messages(moment: datetime) -> Select[Any]:
-    return select(webhook_messages).where(
-        webhook_messages.c.status == _PENDING, webhook_messages.c.next_attempt_at <= moment
-    )
-
-
 def _webhook_record(row: Row[*tuple[Any, ...]]) -> WebhookRecord:
     return _webhook_from(row._asdict())
 
 
 def _webhook_from(columns: dict[str, Any]) -> WebhookRecord:
     return WebhookRecord(**{**columns, "types": tuple(MessageType(type) for type in columns["types"])})
-
-
-def _message_record(row: Row[*tuple[Any, ...]]) -> MessageRecord:
-    return MessageRecord(
-        **{**row._asdict(), "type": MessageType(row.type), "status": MessageStatus(row.status)}
-    )

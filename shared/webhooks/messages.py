@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import assert_never
 
 import orjson
 
@@ -53,8 +54,20 @@ def tickets_returned(entry: LedgerRecord) -> int:
             return -entry.payload["ticket_count"]
         case OutcomeCode.CANCELLED:
             return entry.detail["booking"]["ticket_count"]
-        case _:
+        case (
+            OutcomeCode.NOT_ENOUGH_TICKETS
+            | OutcomeCode.USER_LIMIT_EXCEEDED
+            | OutcomeCode.ALREADY_CANCELLED
+            | OutcomeCode.BOOKING_NOT_FOUND
+            | OutcomeCode.COMMAND_UNREADABLE
+            | OutcomeCode.EVENT_NOT_FOUND
+            | OutcomeCode.POSITION_TAKEN
+            | OutcomeCode.WITHDRAWN
+            | OutcomeCode.REPEATED
+        ):
             return 0
+        case _:
+            assert_never(entry.outcome)
 
 
 def message_id(webhook_id: str, position: int, type: MessageType) -> str:

@@ -245,6 +245,19 @@ def test_no_more_than_a_bound_is_read_of_an_answer(
     assert sum(written) < 500_000_000
 
 
+def test_an_answer_that_is_none_is_logged_in_characters_that_can_be_stored(
+    database: Database, settings: Settings, event: EventRecord, webhook: WebhookRecord, receiver: Receiver
+) -> None:
+    def babble(handler: BaseHTTPRequestHandler, _received: Received) -> None:
+        handler.wfile.write("\x00\x01\ud7ff no HTTP at all\r\n\r\n".encode())
+        handler.close_connection = True
+
+    receiver.reply = babble
+    tell(database, event, "ann")
+    deliverer(database, settings).deliver(webhook.id)
+    assert "RemoteProtocolError" in str(only_error(database, webhook))
+
+
 def test_a_redirect_is_not_followed(
     database: Database, settings: Settings, event: EventRecord, webhook: WebhookRecord, receiver: Receiver
 ) -> None:

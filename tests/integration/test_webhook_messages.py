@@ -9,6 +9,7 @@ import pytest
 
 from shared import limits
 from shared.clock import SystemClock
+from shared.database import webhook_messages as message_statements
 from shared.database import webhooks as statements
 from shared.database.engine import Database
 from shared.errors import TooManyWebhooks
@@ -198,7 +199,7 @@ def test_the_log_is_removed_when_it_is_old_and_done(database: Database, event: E
         "UPDATE webhook_messages SET created_at = now() - interval '31 days' WHERE position < 3",
     )
     with database.transaction() as connection:
-        removed = statements.remove_old_log(connection, SystemClock().now(), timedelta(days=30))
+        removed = message_statements.remove_old_log(connection, SystemClock().now(), timedelta(days=30))
     assert removed == 1
     assert {message.position for message in messages_of(database, webhook)} == {1, 3}
 
@@ -219,7 +220,7 @@ def test_a_deleted_webhook_goes_with_its_log_in_steps(
     removed = []
     for _ in range(3):
         with database.transaction() as connection:
-            removed.append(statements.remove_old_log(connection, now, timedelta(days=30)))
+            removed.append(message_statements.remove_old_log(connection, now, timedelta(days=30)))
     assert removed == [3, 1, 0]
     assert count_rows(database) == (1, 4)
     assert len(messages_of(database, kept)) == 4

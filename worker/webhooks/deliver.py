@@ -13,6 +13,7 @@ from standardwebhooks import Webhook
 
 from shared import limits
 from shared.clock import Clock
+from shared.database import webhook_messages as message_statements
 from shared.database import webhooks as statements
 from shared.database.engine import Database
 from shared.log import log_event
@@ -102,7 +103,7 @@ class Deliverer:
 
     def _due(self, webhook_id: str) -> list[MessageRecord]:
         with self._database.transaction() as connection:
-            return statements.due_messages(connection, webhook_id, self._clock.now())
+            return message_statements.due_messages(connection, webhook_id, self._clock.now())
 
     def _attempt(
         self, webhook: WebhookRecord, message: MessageRecord, sender: Sender
@@ -123,11 +124,11 @@ class Deliverer:
             now, chance = self._clock.now(), random.random()
             message = judge(message, answer, now, chance)
             after = judge_target(replace(current, claimed_until=now + self._claim_time), answer, now, chance)
-            statements.insert_attempt(connection, _attempt_record(message, attempted_at, answer))
-            statements.update_message(connection, message)
+            message_statements.insert_attempt(connection, _attempt_record(message, attempted_at, answer))
+            message_statements.update_message(connection, message)
             statements.update_webhook(connection, after)
             if after.disabled_at is not None:
-                statements.fail_pending_messages(connection, webhook.id)
+                message_statements.fail_pending_messages(connection, webhook.id)
         if after.disabled_at is not None:
             reason = after.disabled_reason
             log_event(logger, logging.WARNING, "webhook disabled", webhook_id=webhook.id, reason=reason)

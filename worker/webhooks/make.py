@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shared import limits
 from shared.clock import Clock
+from shared.database import webhook_messages as message_statements
 from shared.database import webhooks as statements
 from shared.database.engine import Database
 from shared.webhooks.messages import messages_of
@@ -38,7 +39,8 @@ class Maker:
             if locked is None:
                 return 0
             webhook, applied_position, available_tickets = locked
-            room = limits.WEBHOOK_MESSAGES_PENDING_MAX - statements.count_pending(connection, webhook_id)
+            pending = message_statements.count_pending(connection, webhook_id)
+            room = limits.WEBHOOK_MESSAGES_PENDING_MAX - pending
             rows = min(limits.WEBHOOK_LEDGER_STEP, room // limits.WEBHOOK_MESSAGES_PER_ROW_MAX)
             if rows <= 0:
                 return 0
@@ -47,7 +49,7 @@ class Maker:
             entries = statements.ledger_between(connection, webhook.event_id, cursor, until)
             left, messages = messages_of(entries, webhook.cursor_available_tickets)
             wanted = [message for message in messages if message.type in webhook.types]
-            statements.insert_messages(connection, webhook_id, wanted, self._clock.now())
+            message_statements.insert_messages(connection, webhook_id, wanted, self._clock.now())
             # The event's own count is right also where somebody has put more tickets on sale by hand.
             left = available_tickets if until == applied_position else left
             statements.move_cursor(connection, webhook_id, until, left)

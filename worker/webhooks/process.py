@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 
 from shared.clock import Clock
+from shared.database import webhook_messages as message_statements
 from shared.database import webhooks as statements
 from shared.database.engine import Database
 from shared.errors import EventLocked, TemporarilyUnavailable
@@ -87,7 +88,7 @@ class Teller:
             return
         with self._database.transaction() as connection:
             keep = timedelta(days=self._settings.webhooks_log_days)
-            removed = statements.remove_old_log(connection, self._clock.now(), keep)
+            removed = message_statements.remove_old_log(connection, self._clock.now(), keep)
         if not removed:
             self._next_log_sweep_at = now + _LOG_SWEEP_SECONDS
 

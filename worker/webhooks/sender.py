@@ -83,7 +83,7 @@ class Sender:
         except AddressRefused as error:
             return None, f"not sent: {error}"
         except httpx.HTTPError as error:
-            return None, f"{type(error).__name__}: {error}"[: limits.REASON_LENGTH_MAX]
+            return None, _printable(f"{type(error).__name__}: {error}")
         return status_code, _error_of_status(status_code)
 
     async def _post(self, text: str, headers: Mapping[str, str], body: str) -> int:
@@ -137,6 +137,11 @@ async def _read_some(response: httpx.Response) -> None:
         read += len(part)
         if read > limits.WEBHOOK_RESPONSE_BYTES_MAX:
             return
+
+
+def _printable(text: str) -> str:
+    """As much as the log keeps of a text in which the target may have had a say."""
+    return "".join(each if each.isprintable() else "?" for each in text[: limits.REASON_LENGTH_MAX])
 
 
 def _error_of_status(status_code: int) -> str | None:
