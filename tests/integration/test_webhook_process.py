@@ -206,7 +206,7 @@ def test_targets_known_to_hang_leave_threads_to_the_others(
     stopping = start_webhooks(webhooks_attempt_seconds_max=0.2)
     wait_until(lambda: all(current(database, webhook).slow for webhook in hanging))
     stopping.set()
-    start_webhooks()
+    start_webhooks(webhooks_attempt_seconds_max=60)
     wait_until(lambda: len(receiver.received) > 6)
     with running_receiver() as healthy:
         webhook = register(database, event, healthy.url)
@@ -396,6 +396,9 @@ def test_a_job_that_names_another_function_fails_and_calls_nothing(
     start_webhooks()
     wait_until(lambda: delivered(database, webhook) == 1)
     wait_until(lambda: foreign.id in queue.failed_job_registry.get_job_ids())
+    result = foreign.latest_result()
+    assert result is not None
+    assert "ForeignJob: 'os.mkdir' is not what this queue is for" in str(result.exc_string)
     assert not (tmp_path / "made").exists()
 
 
