@@ -224,6 +224,10 @@ class _Worker(SimpleWorker):
         """RQ would raise the time limit of a call to minutes."""
         return connection
 
+    def _set_ip_address(self, connection: redis.Redis) -> None:
+        """RQ would ask Redis for it, which may not be there yet."""
+        self.ip_address = ""
+
     def prepare_execution(self, job: Job) -> Execution:
         """Not listed under the worker: the dashboard's page of workers fails on a job whose data are JSON."""
         with self.connection.pipeline() as pipeline:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from local.servers import PostgresServer, ValkeyServer
+from local.servers import PostgresServer, ValkeyServer, free_port
 from shared import limits
 from shared.clock import SystemClock
 from shared.database.engine import Database
@@ -224,12 +225,12 @@ def test_a_frozen_postgresql_is_waited_for(
     start_webhooks: StartWebhooks,
 ) -> None:
     webhook = register(database, event, receiver.url)
-    start_webhooks(transaction_seconds_max=0.5)
+    start_webhooks(transaction_seconds_max=1.0, webhooks_attempt_seconds_max=5.0)
     sell(database, event, "ann")
     wait_until(lambda: delivered(database, webhook) == 1)
     assert postgres.pid is not None
     with frozen(postgres.pid):
-        threading.Event().wait(1.5)
+        threading.Event().wait(2.0)
     sell(database, event, "bob")
     wait_until(lambda: delivered(database, webhook) == 2)
 
@@ -251,6 +252,26 @@ def test_a_frozen_redis_is_waited_for(
         sell(database, event, "bob")
         threading.Event().wait(1.5)
     wait_until(lambda: delivered(database, webhook) == 2)
+
+
+def test_a_process_that_is_started_before_its_servers_waits_for_them(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    nowhere = settings.model_copy(
+        update={
+            "database_url": f"postgresql://onsale@127.0.0.1:{free_port()}/onsale",
+            "redis_url": f"redis://127.0.0.1:{free_port()}/0",
+        }
+    )
+    stopping = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        process = pool.submit(run_webhooks, nowhere, SystemClock(), stopping)
+        try:
+            wait_until(lambda: process.done() or caplog.text.count("deliveries interrupted") >= 3)
+            wait_until(lambda: process.done() or caplog.text.count("webhooks interrupted") >= 2)
+        finally:
+            stopping.set()
+        process.result(30)
 
 
 def test_sigterm_ends_the_process_and_takes_its_workers_off_rqs_list(
