@@ -61,7 +61,7 @@ def environment(settings: Settings, project_root: Path) -> dict[str, str]:
         "DATABASE_URL": settings.database_url,
         "REDIS_URL": settings.redis_url,
         "ONSALE_WEBHOOKS_ALLOW_PRIVATE": "true",
-        "ONSALE_WEBHOOKS_ATTEMPT_SECONDS_MAX": "1",
+        "ONSALE_WEBHOOKS_ATTEMPT_SECONDS_MAX": "10",
         "ONSALE_IDLE_WAIT_SECONDS": "0.1",
         "PYTHONPATH": str(project_root),
     }
