@@ -18,11 +18,11 @@ from starlette.types import Receive, Scope, Send
 from api.callers import Caller
 from api.context import ApiContext
 from api.loopback import check_loopback
+from api.problem_handlers import onsale_error_response
 from api.problems import (
     ProblemError,
     body_too_large,
     internal_error,
-    onsale_error_response,
     problem_response,
 )
 from api.submit import SubmitHeaders, submit_booking

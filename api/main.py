@@ -22,9 +22,9 @@ from api.key_ring import KeyRing
 from api.ledger_lookup import LedgerLookup
 from api.loopback import LoopbackOnly, refuse_to_be_open
 from api.openapi import without_framework_errors, without_security
-from api.problems import install_problem_handlers
+from api.problem_handlers import install_problem_handlers
 from api.rate_limit import RateLimiter
-from api.routes import bookings, events, health, jobs, ledger
+from api.routes import bookings, events, health, jobs, ledger, webhooks
 from api.slots import Slots
 from api.stopping import on_stop_signal
 from shared.clock import SystemClock
@@ -92,7 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(AdmissionHeaders)
     app.add_middleware(LoopbackOnly)
-    for module in (events, bookings, ledger, jobs, health):
+    for module in (events, bookings, ledger, jobs, webhooks, health):
         app.include_router(module.router)
     return app
 

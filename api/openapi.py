@@ -31,8 +31,8 @@ PROBLEMS: dict[int, dict[int | str, dict[str, Any]]] = {
     for status, description in {
         401: "it is not known who asks; see WWW-Authenticate",
         403: "not for callers of this role",
-        409: "fewer tickets than are sold, if the client waited for the result",
         404: "there is no such thing",
+        409: "it can't be done as things are; the problem says why",
         413: "the body is too large",
         415: "the body is not JSON",
         422: "a field is wrong",

@@ -3,6 +3,9 @@
 OnsaleError
 ├── EventNotFound
 ├── SalesNotOpen
+├── TooManyWebhooks
+├── AddressRefused
+├── ForeignJob
 ├── LineFull
 ├── RateLimited
 ├── IdempotencyKeyReused
@@ -39,6 +42,18 @@ class SalesNotOpen(OnsaleError):
     def __init__(self, sales_open_at: str) -> None:
         super().__init__(f"sales open at {sales_open_at}")
         self.sales_open_at = sales_open_at
+
+
+class TooManyWebhooks(OnsaleError):
+    """This event has as many webhooks as it may have."""
+
+
+class AddressRefused(OnsaleError):
+    """No webhook is delivered to this address."""
+
+
+class ForeignJob(OnsaleError):
+    """A job in a queue of ours that calls something else than it is for."""
 
 
 class LineFull(OnsaleError):

@@ -153,6 +153,60 @@ JWKS_FILE_BYTES_MAX = 256 * 1024
 EVENT_OWNERS_REMEMBERED_MAX = 100_000
 """Events of which an API process remembers whose they are; that never changes."""
 
+WEBHOOKS_PER_EVENT_MAX = 10
+
+WEBHOOK_URL_LENGTH_MAX = 2_048
+
+WEBHOOK_LEDGER_STEP = 500
+"""Ledger rows from which one step makes the messages of a webhook."""
+
+WEBHOOK_MESSAGES_PER_ROW_MAX = 2
+"""Messages that one ledger row can make: of the booking, and of its having been the last."""
+
+WEBHOOK_MESSAGES_PENDING_MAX = 1_000
+"""Messages of a webhook that wait to be delivered; the rest waits as rows of the ledger."""
+
+WEBHOOK_DUE_BATCH_MAX = 50
+"""Messages that a delivery reads at a time."""
+
+WEBHOOK_STRETCH_SECONDS_MAX = 5.0
+"""How long one job delivers to one target before the others get their turn."""
+
+WEBHOOK_CLAIM_MARGIN_SECONDS = 5.0
+"""How much longer than an attempt a webhook belongs to who delivers its messages."""
+
+WEBHOOK_JOB_SECONDS_MAX = 180
+"""When RQ ends a job that delivers; its own time limits end it long before."""
+
+WEBHOOK_SLOW_SECONDS = 1.0
+"""A target that took longer to answer is slow: its jobs go to the queue that has fewer threads."""
+
+WEBHOOKS_LOOKED_UP_MAX = 1_000
+"""Webhooks with work that one look finds; the next look finds the rest."""
+
+WEBHOOK_ADDRESSES_TRIED_MAX = 4
+"""Addresses of one host that one attempt tries."""
+
+WEBHOOK_RESOLVE_SECONDS_MAX = 2.0
+"""The longest that a registration waits for the addresses of a host."""
+
+WEBHOOK_RESPONSE_BYTES_MAX = 64 * 1024
+"""What is read of a target's answer, to keep the connection for the next message; more ends it."""
+
+WEBHOOK_ATTEMPTS_LOGGED_MAX = 50
+"""Attempts at one message that its log keeps: the newest."""
+
+WEBHOOK_FAILING_SECONDS_MAX = 5 * 24 * 3600
+"""A target that has not taken a message for so long is not tried any more."""
+
+WEBHOOK_OLD_SECRET_SECONDS = 24 * 3600
+"""How long messages are signed with the old secret too, after a new one was made."""
+
+WEBHOOK_LOG_STEP = 1_000
+"""Messages that one statement removes from the log."""
+
+
 assert TICKETS_PER_BOOKING_MAX <= MAX_TICKETS_PER_USER_DEFAULT
 assert ENQUEUE_BATCH_MAX < SUBMISSIONS_WAITING_MAX
 assert STREAM_RESULT_SECONDS_MAX < STREAM_SEND_SECONDS_MAX < STREAM_SECONDS_MAX
+assert WEBHOOK_MESSAGES_PER_ROW_MAX <= WEBHOOK_MESSAGES_PENDING_MAX

@@ -164,6 +164,19 @@ class Settings(BaseSettings):
     api_database_connections_max: Annotated[
         int, Field(ge=1, le=200, description="PostgreSQL connections of one API process")
     ] = 5
+    webhooks_allow_private: Annotated[
+        bool,
+        Field(description="webhooks may go to private addresses and over http: for intranets and tests"),
+    ] = False
+    webhooks_attempt_seconds_max: Annotated[
+        float, Field(ge=0.1, le=60, description="the longest that one attempt to deliver a message may take")
+    ] = 10.0
+    webhooks_threads: Annotated[
+        int, Field(ge=1, le=100, description="targets that one process delivers to at once, slow ones beside")
+    ] = 8
+    webhooks_log_days: Annotated[
+        int, Field(ge=1, le=3650, description="how long delivered and failed messages stay in the log")
+    ] = 30
 
     @model_validator(mode="after")
     def _tokens_can_be_checked(self) -> Self:

@@ -20,8 +20,10 @@ from shared.settings import Settings
 from tests.builders import build_worker, tamper
 from tests.serving import serving
 from worker.consume import Worker
+from worker.webhooks.process import run_webhooks
 
 StartWorker = Callable[..., Worker]
+StartWebhooks = Callable[..., threading.Event]
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +59,10 @@ def settings(migrated_url: str, valkey: ValkeyServer) -> Settings:
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
     database = Database(settings, connections_max=5)
-    tamper(database, "TRUNCATE events, bookings, ledger, api_keys")
+    tamper(
+        database,
+        "TRUNCATE events, bookings, ledger, api_keys, webhooks, webhook_messages, webhook_attempts",
+    )
     yield database
     database.close()
 
@@ -82,6 +87,25 @@ def start_worker(settings: Settings, database: Database, redis_client: redis.Red
             stack.callback(thread.join)
             stack.callback(worker.stop)
             return worker
+
+        yield start
+
+
+@pytest.fixture
+def start_webhooks(
+    settings: Settings, database: Database, redis_client: redis.Redis
+) -> Iterator[StartWebhooks]:
+    """Starts the webhooks process in threads, with other settings; all are stopped at the end."""
+    with ExitStack() as stack:
+
+        def start(**changes: object) -> threading.Event:
+            stopping = threading.Event()
+            own = settings.model_copy(update=changes)
+            thread = threading.Thread(target=run_webhooks, args=(own, SystemClock(), stopping))
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(stopping.set)
+            return stopping
 
         yield start
 

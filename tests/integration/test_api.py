@@ -360,8 +360,15 @@ def test_the_documents_are_served(api: httpx.Client) -> None:
         "/events/{event_id}/bookings",
         "/events/{event_id}/ledger",
         "/bookings/{booking_id}",
+        "/events/{event_id}/webhooks",
         "/jobs/{job_id}",
         "/jobs/{job_id}/events",
+        "/webhooks/{webhook_id}",
+        "/webhooks/{webhook_id}/enable",
+        "/webhooks/{webhook_id}/messages",
+        "/webhooks/{webhook_id}/messages/{message_id}",
+        "/webhooks/{webhook_id}/messages/{message_id}/redeliver",
+        "/webhooks/{webhook_id}/secret",
         "/health",
         "/ready",
     }
@@ -387,9 +394,9 @@ def test_the_document_says_what_can_be_done_with_a_job(api: httpx.Client) -> Non
     read = operations["get_job"]["responses"]
     assert set(read) == {"200", "304", "401", "404", "422", "429", "503"}
     assert {"ETag", "Cache-Control", "Retry-After", "Vary"} <= set(read["200"]["headers"])
-    assert set(operations["withdraw_job"]["responses"]) == {"200", "202", "404", "422", "503"}
+    assert set(operations["withdraw_job"]["responses"]) == {"200", "202", "401", "404", "422", "429", "503"}
     stream = operations["stream_job"]["responses"]
-    assert set(stream) == {"200", "204", "404", "422", "503"}
+    assert set(stream) == {"200", "204", "401", "404", "422", "429", "503"}
     assert list(stream["200"]["content"]) == ["text/event-stream"]
     assert "event: result" in stream["200"]["content"]["text/event-stream"]["example"]
     for operation in (operations["get_job"], operations["withdraw_job"], operations["stream_job"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ import redis
 from sqlalchemy import create_engine
 
 from shared.api_keys import Role, hash_secret, new_secret, write_token
-from shared.database import api_keys, statements
+from shared.database import api_keys, statements, webhooks
 from shared.database.engine import Database
 from shared.domain import SaleTerms
 from shared.identifiers import new_id
@@ -22,6 +23,9 @@ from shared.line.producer import Submission
 from shared.records import EventRecord
 from shared.seals import new_event
 from shared.settings import Authentication, Settings
+from shared.webhooks.messages import MessageType
+from shared.webhooks.records import new_webhook
+from shared.webhooks.secrets import new_secret as new_webhook_secret
 from tests.builders import make_key, outcomes_in_ledger, seed, submission, submit, wait_until
 from tests.conftest import StartWorker
 from tests.serving import serving
@@ -44,6 +48,19 @@ def make_event(database: Database, organiser_id: str) -> EventRecord:
     return event
 
 
+def make_webhook(database: Database, event: EventRecord) -> str:
+    webhook = new_webhook(
+        event,
+        url="https://onsale.example/",
+        types=MessageType,
+        secret=new_webhook_secret(),
+        created_at=NOW,
+    )
+    with database.transaction() as connection:
+        webhooks.insert_webhook(connection, webhook)
+    return webhook.id
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sale:
     """An event of an account, with a booking of ann and one of bob, and jobs about them."""
@@ -53,6 +70,7 @@ class Sale:
     cancellation: str
     change: str
     bobs_booking: str
+    webhook: str
 
 
 def make_sale(settings: Settings, database: Database, organiser_id: str) -> Sale:
@@ -72,6 +90,7 @@ def make_sale(settings: Settings, database: Database, organiser_id: str) -> Sale
         cancellation=cancelled.job_id,
         change=changed.job_id,
         bobs_booking=other.job_id,
+        webhook=make_webhook(database, event),
     )
 
 
@@ -189,6 +208,21 @@ TABLE: list[tuple[str, str, object, tuple[int, ...], tuple[int, ...]]] = [
             ("DELETE", "/jobs/{change}"),
         )
     ),
+    ("POST", "/events/{event}/webhooks", {"url": "https://onsale.example/", "types": ["booking.created"]},
+     (201, 403, 403, 403, 403, 403, 401), (404, 403, 403, 403, 403, 403, 401)),
+    *(
+        (method, path, None, (status, 403, 403, 403, 403, 403, 401), (404, 403, 403, 403, 403, 403, 401))
+        for method, path, status in (
+            ("GET", "/events/{event}/webhooks", 200),
+            ("GET", "/webhooks/{webhook}", 200),
+            ("POST", "/webhooks/{webhook}/enable", 200),
+            ("POST", "/webhooks/{webhook}/secret", 200),
+            ("GET", "/webhooks/{webhook}/messages", 200),
+            ("GET", "/webhooks/{webhook}/messages/{message}", 404),
+            ("POST", "/webhooks/{webhook}/messages/{message}/redeliver", 404),
+            ("DELETE", "/webhooks/{webhook}", 204),
+        )
+    ),
     ("GET", "/health", None, (200,) * 7, (200,) * 7),
     ("GET", "/ready", None, (200,) * 7, (200,) * 7),
     ("GET", "/openapi.json", None, (200,) * 7, (200,) * 7),
@@ -205,6 +239,8 @@ def test_every_route_answers_every_role_as_the_table_says(world: World) -> None:
                 bobs_booking=sale.bobs_booking,
                 cancellation=sale.cancellation,
                 change=sale.change,
+                webhook=sale.webhook,
+                message=new_id(),
             )
             for caller, status in zip(CALLERS, statuses, strict=True):
                 answer = world.ask(caller, method, filled, body)
@@ -217,14 +253,11 @@ def test_every_route_answers_every_role_as_the_table_says(world: World) -> None:
 def test_the_table_has_every_call(world: World) -> None:
     document = world.api.get("/openapi.json").json()
     calls = {
-        (method.upper(), path.partition("{")[0] + path.rpartition("}")[2])
+        (method.upper(), re.sub(r"{.*?}", "{}", path))
         for path, operations in document["paths"].items()
         for method in operations
     }
-    tested = {
-        (method, path.partition("?")[0].partition("{")[0] + path.partition("?")[0].rpartition("}")[2])
-        for method, path, *_ in TABLE
-    }
+    tested = {(method, re.sub(r"{.*?}", "{}", path.partition("?")[0])) for method, path, *_ in TABLE}
     assert calls <= tested
 
 

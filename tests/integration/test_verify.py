@@ -160,6 +160,7 @@ TAMPERINGS = {
 
 
 def test_there_is_a_tampering_for_every_column() -> None:
+    """Of what is sold: webhooks only tell of it."""
     for table in (events, bookings, ledger):
         changed = " ".join(each for each in TAMPERINGS.values() if f"UPDATE {table.name} SET" in each)
         for column in table.columns:
