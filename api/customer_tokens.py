@@ -18,7 +18,7 @@ from api.schemas import UserId
 from shared import limits
 from shared.settings import Settings
 
-_SECRET_ALGORITHM = "HS256"
+_SECRET_ALGORITHM = "HS256"  # noqa: S105 (a name, no secret)
 _PUBLIC_KEY_ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 )

@@ -101,7 +101,7 @@ class JobStream(StreamingResponse):
                 log_event(logger, logging.INFO, "a stream is not read, given up", job_id=self._job["id"])
 
     async def _tell(self) -> AsyncIterator[bytes]:
-        yield self._event("snapshot", retry=random.randint(*limits.STREAM_RETRY_MS))
+        yield self._event("snapshot", retry=random.randint(*limits.STREAM_RETRY_MS))  # noqa: S311 (spreads load)
         while not self._job["done"]:
             await self._sleep()
             if self._reply.cancelled() or self._now() >= self._ends_at:

@@ -25,6 +25,7 @@ from api.openapi import without_framework_errors, without_security
 from api.problem_handlers import install_problem_handlers
 from api.rate_limit import RateLimiter
 from api.routes import bookings, events, health, jobs, ledger, webhooks
+from api.security_headers import with_security_headers
 from api.slots import Slots
 from api.stopping import on_stop_signal
 from shared.clock import SystemClock
@@ -45,6 +46,8 @@ class Application(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
+        if scope["type"] == "http":
+            send = with_security_headers(scope, send)
         if not await answer_booking(self, scope, receive, send):
             await super().__call__(scope, receive, send)
 

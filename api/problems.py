@@ -273,6 +273,42 @@ def idempotency_key_malformed() -> ProblemDocument:
     )
 
 
+def head_too_large() -> ProblemDocument:
+    """The request has more headers, or longer ones, than may be."""
+    return problem(
+        "head-too-large",
+        "Headers too large",
+        431,
+        f"The head of a request may have {limits.REQUEST_HEAD_BYTES_MAX} bytes and"
+        f" {limits.REQUEST_HEADERS_MAX} headers. Send fewer.",
+    )
+
+
+def request_too_slow() -> ProblemDocument:
+    """The request did not arrive in time."""
+    return problem(
+        "request-too-slow",
+        "Request too slow",
+        408,
+        f"The request was not whole within {limits.REQUEST_SECONDS_MAX:.0f} seconds. Send it again.",
+    )
+
+
+def too_many_connections() -> ProblemDocument:
+    """The process holds as many connections as it may."""
+    return problem(
+        "temporarily-unavailable",
+        "Temporarily unavailable",
+        503,
+        "This process has as many connections as it may. Try again, and use one for many requests.",
+    )
+
+
+def not_http() -> ProblemDocument:
+    """What came is no HTTP/1.1."""
+    return problem("not-http", "Not HTTP", 400, "The request can't be read. Send HTTP/1.1.")
+
+
 def body_too_large() -> ProblemDocument:
     """The request's body is over the bound."""
     return problem(

@@ -11,6 +11,17 @@ MAX_TICKETS_PER_USER_MAX = 1_000
 
 REQUEST_BODY_BYTES_MAX = 16 * 1024
 
+REQUEST_HEAD_BYTES_MAX = 32 * 1024
+"""What may arrive of a request before its head is complete; room for a token and some cookies."""
+
+REQUEST_HEADERS_MAX = 100
+
+REQUEST_SECONDS_MAX = 20.0
+"""How long a request may take to arrive, from the connection or its first byte to its last."""
+
+CONNECTIONS_MAX = 20_000
+"""Connections that one API process holds; each costs some kilobytes."""
+
 ENQUEUE_BATCH_MAX = 256
 """Commands that one call of the enqueue script takes; more wait for the next call."""
 

@@ -121,7 +121,7 @@ class Deliverer:
             current = statements.find_webhook(connection, webhook.id, lock=True)
             if current is None or current.claimed_until != webhook.claimed_until:
                 return None
-            now, chance = self._clock.now(), random.random()
+            now, chance = self._clock.now(), random.random()  # noqa: S311 (spreads load)
             message = judge(message, answer, now, chance)
             after = judge_target(replace(current, claimed_until=now + self._claim_time), answer, now, chance)
             message_statements.insert_attempt(connection, _attempt_record(message, attempted_at, answer))
