@@ -111,9 +111,10 @@ class Message(BaseModel):
 
 
 class Messages(BaseModel):
-    """A page of messages, newest first."""
+    """A page of messages, newest first. The last one has no `next_cursor`."""
 
     items: list[Message]
+    next_cursor: str | None
 
 
 class Attempt(BaseModel):

@@ -215,5 +215,5 @@ def _found(webhook: WebhookRecord | None, webhook_id: str) -> WebhookRecord:
 def _read_cursor(cursor: str) -> tuple[int, str]:
     position, _, type = cursor.partition(_CURSOR_SEPARATOR)
     if not (position.isascii() and position.isdigit() and len(position) < 19) or type not in set(MessageType):
-        raise ProblemError(invalid_request([("cursor", "use one that the Link header of a page gave")]))
+        raise ProblemError(invalid_request([("cursor", "use the next_cursor of the page before")]))
     return int(position), type

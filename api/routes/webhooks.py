@@ -115,7 +115,7 @@ async def list_messages(
     limit: Annotated[
         int, Query(ge=1, le=limits.WEBHOOK_MESSAGES_PAGE_MAX)
     ] = limits.WEBHOOK_MESSAGES_PAGE_DEFAULT,
-    cursor: Annotated[str | None, Query(description="from the Link header of the page before")] = None,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
     status: Annotated[MessageStatusName | None, Query(description="only those with this status")] = None,
 ) -> Response:
     """Newest first, in pages."""
@@ -127,7 +127,8 @@ async def list_messages(
     if following is not None:
         query = f"limit={limit}&cursor={following}" + ("" if status is None else f"&status={status}")
         headers["Link"] = f'</webhooks/{found[0].webhook_id}/messages?{query}>; rel="next"'
-    return json_response({"items": [message_view(message) for message in found]}, 200, headers)
+    items = [message_view(message) for message in found]
+    return json_response({"items": items, "next_cursor": following}, 200, headers)
 
 
 @router.get(
