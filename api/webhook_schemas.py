@@ -111,7 +111,7 @@ class Message(BaseModel):
 
 
 class Messages(BaseModel):
-    """A page of messages, newest first."""
+    """A page of messages, newest first. The last one has no `next_cursor`."""
 
     items: list[Message]
     next_cursor: str | None

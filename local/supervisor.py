@@ -156,7 +156,7 @@ class Supervisor:
 
     def _api(self) -> Program:
         settings = self._settings
-        command = [sys.executable, "-m", "uvicorn", "api.main:app", "--no-access-log"]
+        command = [sys.executable, "-m", "uvicorn", "api.main:app", "--no-access-log", "--no-server-header"]
         command += ["--http", "api.http_protocol:HttpProtocol"]
         command += ["--host", settings.api_host, "--port", str(settings.api_port)]
         return self._program("API", command, seconds=API_STOP_SECONDS_MAX)

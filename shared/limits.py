@@ -177,6 +177,9 @@ WEBHOOK_MESSAGES_PER_ROW_MAX = 2
 WEBHOOK_MESSAGES_PENDING_MAX = 1_000
 """Messages of a webhook that wait to be delivered; the rest waits as rows of the ledger."""
 
+WEBHOOK_UNREADABLE_SECONDS = 60
+"""How long a webhook is left alone after a ledger row that could not be read."""
+
 WEBHOOK_DUE_BATCH_MAX = 50
 """Messages that a delivery reads at a time."""
 

@@ -12,7 +12,7 @@ import orjson
 from shared.clock import format_time
 from shared.domain import OutcomeCode
 from shared.identifiers import derived_id
-from shared.records import BookingView, LedgerRecord, booked_view
+from shared.records import BookingView, CommandPayload, LedgerRecord, booked_view
 
 
 class MessageType(StrEnum):
@@ -37,6 +37,9 @@ def messages_of(entries: Iterable[LedgerRecord], available_tickets: int) -> tupl
 
     `entries` follow each other in one event's ledger; `available_tickets` are left before the first.
     Cutting the rows anywhere gives the same.
+
+    Raises:
+        KeyError, TypeError: a row is not one that the rules have made.
     """
     messages: list[LedgerMessage] = []
     for entry in entries:
@@ -50,8 +53,7 @@ def tickets_returned(entry: LedgerRecord) -> int:
     """By how much a command changed the tickets that are left; negative if it sold some."""
     match entry.outcome:
         case OutcomeCode.BOOKED:
-            assert entry.payload is not None
-            return -entry.payload["ticket_count"]
+            return -_payload(entry)["ticket_count"]
         case OutcomeCode.CANCELLED:
             return entry.detail["booking"]["ticket_count"]
         case OutcomeCode.CHANGED:
@@ -84,14 +86,17 @@ def message_id(webhook_id: str, position: int, type: MessageType) -> str:
 def _messages_of_row(entry: LedgerRecord, *, sold_out: bool) -> list[LedgerMessage]:
     messages = []
     if entry.outcome is OutcomeCode.BOOKED:
-        assert entry.payload is not None
-        booking = booked_view(entry.job_id, entry.event_id, entry.payload, format_time(entry.applied_at))
+        booking = booked_view(entry.job_id, entry.event_id, _payload(entry), format_time(entry.applied_at))
         messages.append(_message(entry, MessageType.BOOKING_CREATED, {"booking": booking}))
     elif entry.outcome is OutcomeCode.CANCELLED:
         messages.append(_message(entry, MessageType.BOOKING_CANCELLED, {"booking": entry.detail["booking"]}))
     if sold_out:
         messages.append(_message(entry, MessageType.EVENT_SOLD_OUT, {}))
     return messages
+
+
+def _payload(entry: LedgerRecord) -> CommandPayload:
+    return entry.payload or CommandPayload()
 
 
 def _message(entry: LedgerRecord, type: MessageType, members: Mapping[str, BookingView]) -> LedgerMessage:

@@ -169,6 +169,31 @@ def test_a_webhook_that_is_not_active_is_told_nothing(
     assert messages_of(database, webhook) == []
 
 
+@pytest.mark.parametrize(
+    "spoilt", ["outcome = 'of another version'", "payload = NULL", """payload = '{"ticket_count": "two"}'"""]
+)
+def test_a_ledger_that_is_not_of_the_rules_holds_up_nobody_else(
+    database: Database, event: EventRecord, spoilt: str
+) -> None:
+    other = create_event(database, total_tickets=1)
+    webhook, healthy = register(database, event, URL), register(database, other, URL)
+    for each in (event, other):
+        sell(database, each, "ann")
+    with database.transaction() as connection:
+        connection.exec_driver_sql(f"UPDATE ledger SET {spoilt} WHERE event_id = '{event.id}'")
+    make_all(database)
+    assert messages_of(database, webhook) == []
+    assert current(database, webhook).resting_until is not None
+    assert len(messages_of(database, healthy)) == 2
+    with database.transaction() as connection:
+        connection.exec_driver_sql(
+            """UPDATE ledger SET outcome = 'booked', payload = '{"user_id": "ann", "ticket_count": 1}'"""
+        )
+    tamper(database, "UPDATE webhooks SET resting_until = NULL")
+    make_all(database)
+    assert len(messages_of(database, webhook)) == 1
+
+
 def test_a_step_without_work_does_nothing(database: Database, event: EventRecord) -> None:
     webhook = register(database, event, URL)
     maker = Maker(database, SystemClock())
