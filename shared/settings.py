@@ -6,8 +6,17 @@ from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import quote
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared import limits
@@ -33,9 +42,20 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="ONSALE_", frozen=True)
 
+    database_password_file: Annotated[
+        Path | None, Field(description="file with the password for `DATABASE_URL`, which then has none")
+    ] = None
+    redis_password_file: Annotated[
+        Path | None, Field(description="file with the password for `REDIS_URL`, which then has none")
+    ] = None
+    passwords_directory: Annotated[
+        Path | None,
+        Field(description="where `python -m worker migrate` finds `<role>/password` of the database's roles"),
+    ] = None
     database_url: Annotated[
         str,
         Field(
+            repr=False,
             validation_alias=AliasChoices("database_url", "DATABASE_URL"),
             pattern=r"^postgresql://",
             description="PostgreSQL, as postgresql://user:password@host:port/database",
@@ -44,6 +64,7 @@ class Settings(BaseSettings):
     redis_url: Annotated[
         str,
         Field(
+            repr=False,
             validation_alias=AliasChoices("redis_url", "REDIS_URL"),
             pattern=r"^(redis|rediss|unix)://",
             description="Redis 7.0 or newer, or Valkey, as redis://host:port/database",
@@ -177,6 +198,21 @@ class Settings(BaseSettings):
     webhooks_log_days: Annotated[
         int, Field(ge=1, le=3650, description="how long delivered and failed messages stay in the log")
     ] = 30
+
+    @field_validator("database_url", "redis_url")
+    @classmethod
+    def _with_password(cls, url: str, info: ValidationInfo) -> str:
+        name = "database_password_file" if info.field_name == "database_url" else "redis_password_file"
+        file: Path | None = info.data.get(name)
+        if file is None:
+            return url
+        try:
+            password = file.read_text().strip()
+        except OSError as error:
+            raise ValueError(f"ONSALE_{name.upper()}: {file}: {error.strerror}") from error
+        scheme, _, rest = url.partition("://")
+        user, _, host = rest.rpartition("@")
+        return f"{scheme}://{user}:{quote(password, safe='')}@{host}"
 
     @model_validator(mode="after")
     def _tokens_can_be_checked(self) -> Self:

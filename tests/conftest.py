@@ -80,8 +80,8 @@ def start_worker(settings: Settings, database: Database, redis_client: redis.Red
     """Starts workers in threads of this process; all are stopped at the end."""
     with ExitStack() as stack:
 
-        def start(name: str = "test-worker") -> Worker:
-            worker = build_worker(settings, database, name=name)
+        def start(name: str = "test-worker", own: Database | None = None) -> Worker:
+            worker = build_worker(settings, own or database, name=name)
             thread = threading.Thread(target=worker.run, name=name)
             thread.start()
             stack.callback(thread.join)

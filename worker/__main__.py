@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     match parsed.command:
         case "migrate":
-            migrate(settings.database_url)
+            migrate(settings.database_url, passwords_directory=settings.passwords_directory)
             return 0
         case "verify":
             return verify(settings, parsed.event)

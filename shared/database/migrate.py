@@ -9,15 +9,20 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, text
 
+from shared.database.roles import grant_rights
+
 MIGRATION_LOCK = 0x4F4E53414C45
 """Key of the advisory lock under which migrations run: the bytes of `ONSALE`."""
 
 
-def migrate(database_url: str, revision: str = "head") -> None:
+def migrate(database_url: str, revision: str = "head", *, passwords_directory: Path | None = None) -> None:
     """Bring a database to a revision, up or down. Waits for another process that does the same.
+
+    At the newest revision the roles get their rights, and the passwords that the directory has for them.
 
     Raises:
         sqlalchemy.exc.OperationalError: PostgreSQL can't be reached.
+        OSError: a password can't be read.
     """
     engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg2://", 1))
     try:
@@ -29,6 +34,8 @@ def migrate(database_url: str, revision: str = "head") -> None:
                 command.downgrade(configuration, revision)
             else:
                 command.upgrade(configuration, revision)
+            if revision == "head":
+                grant_rights(connection, passwords_directory)
     finally:
         engine.dispose()
 
