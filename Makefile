@@ -15,6 +15,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/unit/test_kubernetes.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
