@@ -26,6 +26,7 @@ mutations: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench $(ARGS)
+	$(BIN)/python -m bench.simulate --write
 
 bench-quick: $(VENV)/.dev
 	$(BIN)/python -m bench --quick

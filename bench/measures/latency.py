@@ -87,7 +87,7 @@ async def _steady(base_url: str, event_id: str, per_second: int, seconds: int) -
     async def send(number: int, due: float) -> None:
         async with released:
             client = free.popleft()
-            status, document = await _book(client, event_id, f"user{number}")
+            status, document = await book(client, event_id, f"user{number}")
             taken.append((due, time.monotonic()))
             free.append(client)
             if status != 201:
@@ -103,7 +103,8 @@ async def _steady(base_url: str, event_id: str, per_second: int, seconds: int) -
     return [(done - due) * 1000 for due, done in taken if due >= begin + WARM_UP_SECONDS]
 
 
-async def _book(client: Client, event_id: str, user_id: str) -> tuple[int, object]:
+async def book(client: Client, event_id: str, user_id: str) -> tuple[int, object]:
+    """Book one ticket, and wait for the result; gives status and document."""
     body = {"user_id": user_id, "ticket_count": 1}
     return await client.post(f"/events/{event_id}/bookings", body, Prefer="wait=30")
 
@@ -163,7 +164,7 @@ async def _stampede(base_url: str, event_id: str, count: int) -> tuple[list[floa
     begin = time.monotonic()
 
     async def ask(number: int, client: Client) -> tuple[float, int]:
-        status, _ = await _book(client, event_id, f"user{number}")
+        status, _ = await book(client, event_id, f"user{number}")
         return time.monotonic() - begin, status
 
     answered = await asyncio.gather(*(ask(number, client) for number, client in enumerate(clients)))
