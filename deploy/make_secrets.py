@@ -26,7 +26,7 @@ READABLE = 0o444
 # The dashboard sees and requeues what is RQ's. Nobody is left without a password.
 REDIS_USERS = """user default off
 user onsale on #{onsale} ~* &* +@all -@admin +config|get
-user dashboard on #{dashboard} ~rq:* &* +@all -@admin -@dangerous +info +keys +client|setinfo
+user dashboard on #{dashboard} ~rq:* &* +@all -@admin -@dangerous +info +keys
 """
 
 
