@@ -13,6 +13,7 @@ from shared.clock import Clock
 from shared.database.engine import Database
 from shared.line.producer import Producer
 from shared.line.replies import Replies
+from shared.line.status import LineStatus
 from shared.settings import Settings
 
 
@@ -27,6 +28,7 @@ class ApiContext:
     replies: Replies
     ledger: LedgerLookup
     events: EventLookup
+    line_status: LineStatus
 
 
 async def _context(request: Request) -> ApiContext:

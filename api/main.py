@@ -14,23 +14,26 @@ from api.event_lookup import EventLookup
 from api.fast_lane import answer_booking
 from api.ledger_lookup import LedgerLookup
 from api.problems import install_problem_handlers
-from api.routes import bookings, events, health, jobs, ledger
+from api.routes import bookings, events, health, jobs, ledger, metrics
+from api.watch import watched
 from shared.clock import SystemClock
 from shared.collector import calm_collector
 from shared.database.engine import Database
 from shared.identifiers import new_id
-from shared.line.connections import connect_async, connect_subscriber
+from shared.line.connections import connect, connect_async, connect_subscriber
 from shared.line.producer import Producer
 from shared.line.replies import Replies
+from shared.line.status import LineStatus
 from shared.log import configure_logging
 from shared.settings import Settings, load_settings
 
 
 class Application(FastAPI):
-    """FastAPI with a short way for the one request that a stampede is made of."""
+    """FastAPI, watched, with a short way for the one request that a stampede is made of."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
+        send = watched(scope, send)
         if not await answer_booking(self, scope, receive, send):
             await super().__call__(scope, receive, send)
 
@@ -43,8 +46,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        configure_logging()
-        async with _running_context(settings or load_settings()) as context:
+        known_settings = settings or load_settings()
+        configure_logging(known_settings.log_format, known_settings.log_level)
+        async with _running_context(known_settings) as context:
             app.state.context = context
             calm_collector()
             yield
@@ -63,7 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     install_problem_handlers(app)
     app.add_middleware(BodyLimit)
-    for module in (events, bookings, ledger, jobs, health):
+    for module in (events, bookings, ledger, jobs, health, metrics):
         app.include_router(module.router)
     return app
 
@@ -71,6 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _running_context(settings: Settings) -> AsyncIterator[ApiContext]:
     clock = SystemClock()
+    scraper = connect(settings)
     client, enqueuer, subscriber = (
         connect_async(settings),
         connect_async(settings),
@@ -89,11 +94,13 @@ async def _running_context(settings: Settings) -> AsyncIterator[ApiContext]:
             replies=replies,
             ledger=LedgerLookup(database),
             events=EventLookup(database, producer),
+            line_status=LineStatus(scraper, clock),
         )
     finally:
         await replies.stop()
         for each in (client, enqueuer, subscriber):
             await each.aclose()
+        scraper.close()
         database.close()
 
 

@@ -22,6 +22,7 @@ from shared.errors import (
     TemporarilyUnavailable,
 )
 from shared.log import log_event
+from shared.metrics import REQUESTS_REFUSED
 from shared.records import JobResult
 
 logger = logging.getLogger(__name__)
@@ -171,6 +172,7 @@ def outcome_problem(result: JobResult) -> ProblemDocument | None:
 
 def problem_response(document: ProblemDocument, headers: Mapping[str, str] | None = None) -> Response:
     """A problem as the answer to a request."""
+    REQUESTS_REFUSED.labels(document["type"]).inc()
     return Response(
         orjson.dumps(document), document["status"], dict(headers or {}), media_type=PROBLEM_MEDIA_TYPE
     )
@@ -278,6 +280,17 @@ def internal_error() -> ProblemDocument:
     """Something is wrong with us."""
     return problem(
         "internal-error", "Internal error", 500, "Something went wrong on our side. Try again later."
+    )
+
+
+def metrics_incomplete() -> ProblemDocument:
+    """One process of several was asked, and knows only its own figures."""
+    return problem(
+        "metrics-incomplete",
+        "Metrics are incomplete",
+        503,
+        "Several processes answer here, and each counts for itself. Set PROMETHEUS_MULTIPROC_DIR to an empty"
+        " folder before they start, and they add up.",
     )
 
 

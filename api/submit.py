@@ -36,6 +36,7 @@ from shared.identifiers import canonical_id, new_id
 from shared.line.codec import book_payload
 from shared.line.producer import Submission
 from shared.records import CommandPayload, EventRecord, LedgerRecord
+from shared.trace import carried_trace
 
 _RETRY_AFTER_SECONDS_MAX = 30
 _read_booking = TypeAdapter(BookingRequest).validate_json
@@ -85,6 +86,7 @@ async def submit_command(
         event_id=event_id,
         payload=payload,
         reply_to=context.replies.channel if wait_seconds else "",
+        trace=carried_trace(),
     )
     if key is not None:
         recalled = await recall(context, submission)

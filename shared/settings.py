@@ -10,6 +10,7 @@ from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared import limits
+from shared.log import LogFormat, LogLevel
 
 
 class Durability(StrEnum):
@@ -107,6 +108,16 @@ class Settings(BaseSettings):
     durable_replicas: Annotated[
         int,
         Field(ge=0, le=10, description="replicas of Redis that must have a command on disk before its 202"),
+    ] = 0
+    log_format: Annotated[
+        LogFormat, Field(description="`json`, `text`, or `auto`: text on a terminal, JSON elsewhere")
+    ] = LogFormat.AUTO
+    log_level: Annotated[
+        LogLevel, Field(description="what is logged: this and worse; `debug` has a line per batch")
+    ] = LogLevel.INFO
+    worker_metrics_port: Annotated[
+        int,
+        Field(ge=0, le=65_535, description="port of a worker's `/metrics` and `/health`; 0 for none"),
     ] = 0
     api_database_connections_max: Annotated[
         int, Field(ge=1, le=200, description="PostgreSQL connections of one API process")

@@ -27,8 +27,10 @@ _CONSTANTS: dict[str, str | int] = {
     "ready": keys.READY,
     "leased": keys.LEASED,
     "wake": keys.WAKE,
+    "verified": keys.VERIFIED,
     "mark_withdrawn": Mark.WITHDRAWN.value,
     "event_ttl_seconds": limits.EVENT_PROJECTION_TTL_SECONDS,
+    "lines_looked_at_max": limits.LINES_LOOKED_AT_MAX,
     "lease_ms_max": int(limits.LEASE_SECONDS_MAX * 1000),
     "queue_search_max": limits.QUEUE_SEARCH_MAX,
     "ready_delay_ms_max": int(limits.READY_DELAY_SECONDS_MAX * 1000),
@@ -45,6 +47,7 @@ class ScriptName(StrEnum):
     CLAIM = "claim"
     COMPLETE = "complete"
     ENQUEUE = "enqueue"
+    LINE_STATUS = "line_status"
     PEEK = "peek"
     READ_JOB = "read_job"
     RELEASE = "release"

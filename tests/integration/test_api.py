@@ -362,6 +362,7 @@ def test_the_documents_are_served(api: httpx.Client) -> None:
         "/bookings/{booking_id}",
         "/jobs/{job_id}",
         "/health",
+        "/metrics",
         "/ready",
     }
     assert "202" in document["paths"]["/events/{event_id}/bookings"]["post"]["responses"]

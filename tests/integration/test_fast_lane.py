@@ -46,6 +46,7 @@ def ask(
 def without_what_differs_by_nature(answer: httpx.Response) -> tuple[int, dict[str, str], Any]:
     headers = {name: value for name, value in answer.headers.items() if name != "location"}
     headers.pop("content-length")
+    headers.pop("x-request-id")
     document = json.loads(answer.content)
     for name in ("id", "booking_id", "created_at", "position", "ahead"):
         document.pop(name, None)
