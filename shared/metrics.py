@@ -78,7 +78,7 @@ BATCH_COMMANDS = Histogram(
 )
 BATCH_WAIT_SECONDS = Histogram(
     "onsale_batch_wait_seconds",
-    "How long the first command of a batch was in line when its transaction began.",
+    "How long the first command of a batch was in line when it had been applied.",
     buckets=_WAIT_SECONDS,
     registry=_REGISTRY,
 )

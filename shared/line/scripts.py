@@ -21,6 +21,7 @@ _CONSTANTS: dict[str, str | int] = {
     "rq_finished": keys.RQ_FINISHED,
     "rq_failed": keys.RQ_FAILED,
     "rq_worker": keys.RQ_WORKER,
+    "rq_workers": keys.RQ_WORKERS,
     "rq_workers_of_queue": keys.RQ_WORKERS_OF_QUEUE,
     "order": keys.ORDER,
     "event": keys.EVENT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
@@ -16,6 +17,9 @@ from shared.errors import LineUnavailable
 from shared.line import keys
 from shared.line.connections import line_errors
 from shared.line.scripts import ScriptName, script_source
+from shared.log import log_event
+
+logger = logging.getLogger(__name__)
 
 OTHER_EVENTS = "other"
 """The label of all events that are not told one by one."""
@@ -50,7 +54,8 @@ class LineStatus(Collector):
                 found = cast(list[Any], self._script(args=[limits.LINES_TOLD_MAX]))
                 memory = self._client.info("memory")
                 keys_held = self._client.dbsize()
-        except LineUnavailable:
+        except LineUnavailable as error:
+            log_event(logger, logging.WARNING, "metrics don't show the line", reason=error)
             yield _gauge(metrics.REDIS_UP, 0)
             return
         yield _gauge(metrics.REDIS_UP, 1)
