@@ -58,8 +58,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="Sells tickets when everyone comes at once.",
         description=(
             "Submit a command, get its place in line (202), poll the job or wait for it with"
-            " `Prefer: wait=N`. Every error is `application/problem+json`. Every answer has an `X-Request-ID`:"
-            " the one that you sent, if it is well-formed, or a new one."
+            " `Prefer: wait=N`. Every error is `application/problem+json`. Every answer has an"
+            " `X-Request-ID`: the one that you sent, if it is well-formed, or a new one."
         ),
         version="0.1.0",
         lifespan=lifespan,

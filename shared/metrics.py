@@ -19,7 +19,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.values import MutexValue, ValueClass
 
-from shared.domain import OutcomeCode
+from shared.domain import CommandKind, OutcomeCode
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -52,15 +52,9 @@ COMMANDS_ACCEPTED = Counter(
     ("kind",),
     registry=_REGISTRY,
 )
-ENQUEUE_COMMANDS = Histogram(
-    "onsale_enqueue_commands",
-    "Commands that went to Redis together.",
-    buckets=_GROUP_SIZES,
-    registry=_REGISTRY,
-)
 ENQUEUE_SECONDS = Histogram(
     "onsale_enqueue_seconds",
-    "Time until Redis had them, as durably as it is set to.",
+    "Time until Redis had commands that were sent together, as durably as it is set to.",
     buckets=_PHASE_SECONDS,
     registry=_REGISTRY,
 )
@@ -144,6 +138,7 @@ for _reason in ("stale", "locked", "blocked", "database"):
     CLAIMS_GIVEN_UP.labels(_reason)
 for _reason in ("unavailable", "locked", "refused"):
     DATABASE_ERRORS.labels(_reason)
+KIND_COUNTERS = {kind.value: COMMANDS_ACCEPTED.labels(kind.value).inc for kind in CommandKind}
 OUTCOME_COUNTERS = {outcome: COMMANDS_APPLIED.labels(outcome.value).inc for outcome in OutcomeCode}
 
 

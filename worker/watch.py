@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from operator import attrgetter
 
 from shared import limits, metrics
 from shared.clock import Clock
@@ -16,6 +17,8 @@ from shared.trace import read_trace
 from worker.batch import AppliedBatch
 
 logger = logging.getLogger(__name__)
+
+_TRACE = attrgetter("trace")
 
 
 def count_claim(*, taken_over: bool) -> None:
@@ -44,7 +47,7 @@ def tell_batch(
 
 
 def _log_batch(event_id: str, token: int, waiting: Sequence[WaitingCommand], batch: AppliedBatch) -> None:
-    traced = [command for command in waiting if command.trace is not None]
+    traced = [command for command in waiting if command.trace] if any(map(_TRACE, waiting)) else []
     if not traced and not logger.isEnabledFor(logging.DEBUG):
         return
     batch_id = new_id()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -255,14 +254,13 @@ class Producer:
 
 def _count_accepted(submissions: Sequence[Submission], codes: Sequence[int]) -> None:
     """One increment a kind, however many came together."""
-    metrics.ENQUEUE_COMMANDS.observe(len(submissions))
-    kinds = Counter(
-        submission.payload["kind"]
-        for submission, code in zip(submissions, codes, strict=True)
-        if code == _ACCEPTED
-    )
-    for kind, count in kinds.items():
-        metrics.COMMANDS_ACCEPTED.labels(kind).inc(count)
+    counts: dict[str, int] = {}
+    for submission, code in zip(submissions, codes, strict=True):
+        if code == _ACCEPTED:
+            kind = submission.payload["kind"]
+            counts[kind] = counts.get(kind, 0) + 1
+    for kind, count in counts.items():
+        metrics.KIND_COUNTERS[kind](count)
 
 
 def _acceptance(submission: Submission, answer: list[Any], accepted_at: datetime) -> Acceptance | OnsaleError:
