@@ -45,7 +45,7 @@ def test_text_is_a_readable_line() -> None:
 
 @pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter("%(message)s")])
 def test_no_field_breaks_a_line(formatter: logging.Formatter) -> None:
-    line = logged(formatter, f"action {EVIL}", reason=EVIL, error=ValueError(EVIL))
+    line = logged(formatter, f"action {EVIL}", plain="x\ny\x1b", reason=EVIL, error=ValueError(EVIL))
     assert line.endswith("\n")
     assert not {"\n", "\r", "\x1b"} & set(line[:-1])
     line.encode()
