@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 
@@ -166,8 +167,13 @@ def test_the_log_of_a_batch_is_bounded(
 
 
 def test_an_error_is_logged_with_the_id_of_its_request(
-    api: httpx.Client, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    api: httpx.Client, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    log = io.StringIO()
+    handler = logging.StreamHandler(log)
+    handler.setFormatter(JsonFormatter())
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
@@ -180,3 +186,7 @@ def test_an_error_is_logged_with_the_id_of_its_request(
     )
     assert answer.status_code == 500
     assert answer.headers["X-Request-ID"] == "mine"
+    line = json.loads(log.getvalue())
+    assert line["action"] == "unexpected error"
+    assert line["request_id"] == "mine"
+    assert "ZeroDivisionError" in line["exception"]
