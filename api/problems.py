@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from shared import limits
 from shared.domain import OutcomeCode
+from shared.metrics import REQUESTS_REFUSED
 from shared.records import JobResult
 
 logger = logging.getLogger(__name__)
@@ -201,6 +202,7 @@ def outcome_problem(result: JobResult) -> ProblemDocument | None:
 
 def problem_response(document: ProblemDocument, headers: Mapping[str, str] | None = None) -> Response:
     """A problem as the answer to a request."""
+    REQUESTS_REFUSED.labels(document["type"]).inc()
     return Response(
         orjson.dumps(document), document["status"], dict(headers or {}), media_type=PROBLEM_MEDIA_TYPE
     )
@@ -249,6 +251,17 @@ def not_on_loopback() -> ProblemDocument:
         "This API serves its own machine only",
         403,
         "Authentication is off here. Set ONSALE_AUTH=required to serve others.",
+    )
+
+
+def metrics_incomplete() -> ProblemDocument:
+    """One process of several was asked, and knows only its own figures."""
+    return problem(
+        "metrics-incomplete",
+        "Metrics are incomplete",
+        503,
+        "Several processes answer here, and each counts for itself. Set PROMETHEUS_MULTIPROC_DIR to an empty"
+        " folder before they start, and they add up.",
     )
 
 

@@ -48,7 +48,10 @@ class BookingRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerRecord:
-    """A row of `ledger`: one applied command and its outcome, for ever."""
+    """A row of `ledger`: one applied command and its outcome, for ever.
+
+    `trace` is that of the request that it came with, if its client sent one; see `shared.trace`.
+    """
 
     job_id: str
     event_id: str
@@ -60,6 +63,7 @@ class LedgerRecord:
     booking_id: str | None
     accepted_at: datetime
     applied_at: datetime
+    trace: str | None = None
 
 
 class CommandPayload(TypedDict, total=False):

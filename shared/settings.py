@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared import limits
+from shared.log import LogFormat, LogLevel
 
 
 class Durability(StrEnum):
@@ -181,6 +182,16 @@ class Settings(BaseSettings):
     ] = 300
     requests_per_key: Annotated[
         int, Field(ge=0, le=100_000_000, description="requests by an API key in 60 seconds; 0 for no bound")
+    ] = 0
+    log_format: Annotated[
+        LogFormat, Field(description="`json`, `text`, or `auto`: text on a terminal, JSON elsewhere")
+    ] = LogFormat.AUTO
+    log_level: Annotated[
+        LogLevel, Field(description="what is logged: this and worse; `debug` has a line per batch")
+    ] = LogLevel.INFO
+    worker_metrics_port: Annotated[
+        int,
+        Field(ge=0, le=65_535, description="port of a worker's `/metrics` and `/health`; 0 for none"),
     ] = 0
     api_database_connections_max: Annotated[
         int, Field(ge=1, le=200, description="PostgreSQL connections of one API process")

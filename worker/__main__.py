@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from types import FrameType
 
 from pydantic import ValidationError
@@ -21,6 +22,7 @@ from shared.clock import SystemClock
 from shared.collector import calm_collector
 from shared.database.engine import Database
 from shared.database.migrate import migrate
+from shared.errors import LineUnavailable
 from shared.identifiers import canonical_id
 from shared.line.connections import connect
 from shared.line.consumer import Consumer, Sleeper
@@ -29,9 +31,12 @@ from shared.line.presence import (
     is_worker_alive_on_this_host,
     worker_name_of_this_host,
 )
+from shared.line.status import LineStatus, leave_verify_result
 from shared.log import configure_logging, log_event
+from shared.metrics import exposition
 from shared.settings import Settings, explain_settings_error, load_settings
 from worker.consume import Worker
+from worker.endpoint import endpoint
 from worker.verify import Counts, Verifier
 from worker.webhooks.process import run_webhooks
 
@@ -45,12 +50,12 @@ computes; with Python's default of 5 ms the reader waits that long for each part
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the named command; gives the exit status."""
     parsed = _parser().parse_args(arguments)
-    configure_logging()
     try:
         settings = load_settings()
     except ValidationError as error:
         print(explain_settings_error(error), file=sys.stderr)
         return 2
+    configure_logging(settings.log_format, settings.log_level)
     match parsed.command:
         case "migrate":
             migrate(settings.database_url, passwords_directory=settings.passwords_directory)
@@ -63,8 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tell(settings)
             return 0
         case _:
-            consume(settings)
-            return 0
+            return consume(settings)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,11 +102,21 @@ def verify(settings: Settings, event_id: str | None) -> int:
     finally:
         database.close()
     counts = verifier.counts
+    if event_id is None or counts.violations:
+        _leave_result(settings, counts.violations)
     print(
         f"{counts.events} events, {counts.commands} commands and {counts.bookings} bookings checked:"
         f" {counts.violations} violations"
     )
     return 1 if counts.violations else 0
+
+
+def _leave_result(settings: Settings, violations: int) -> None:
+    """For `/metrics`; one event that is right does not take back what was found at others."""
+    try:
+        leave_verify_result(connect(settings), SystemClock(), violations)
+    except LineUnavailable as error:
+        log_event(logger, logging.WARNING, "metrics don't show this result", reason=error)
 
 
 def _show_progress(counts: Counts) -> None:
@@ -112,7 +126,7 @@ def _show_progress(counts: Counts) -> None:
         print(f"\r{line}", end="", file=sys.stderr, flush=True)
 
 
-def consume(settings: Settings) -> None:
+def consume(settings: Settings) -> int:
     """Work until SIGTERM or SIGINT, then finish the batch, give the event back and leave."""
     sys.setswitchinterval(THREAD_SWITCH_SECONDS)
     name = worker_name_of_this_host()
@@ -133,9 +147,29 @@ def consume(settings: Settings) -> None:
 
     calm_collector()
     on_stop_signal(worker.stop)
-    log_event(logger, logging.INFO, "worker started", worker=name)
-    worker.run()
-    log_event(logger, logging.INFO, "worker stopped", worker=name)
+    with ExitStack() as stack:
+        try:
+            port = _open_endpoint(stack, settings, worker)
+        except OSError as error:
+            print(f"ONSALE_WORKER_METRICS_PORT: {settings.worker_metrics_port}: {error}", file=sys.stderr)
+            return 2
+        log_event(logger, logging.INFO, "worker started", worker=name, metrics_port=port)
+        worker.run()
+        log_event(logger, logging.INFO, "worker stopped", worker=name)
+    return 0
+
+
+def _open_endpoint(stack: ExitStack, settings: Settings, worker: Worker) -> int | None:
+    if not settings.worker_metrics_port:
+        return None
+    status = LineStatus(connect(settings), SystemClock())
+    return stack.enter_context(
+        endpoint(
+            settings.worker_metrics_port,
+            metrics=lambda: exposition(status),
+            is_healthy=worker.is_turning,
+        )
+    )
 
 
 def on_stop_signal(stop: Callable[[], None]) -> None:

@@ -178,6 +178,7 @@ class Verifier:
             payload=entry.payload,
             position=entry.position,
             accepted_at=entry.accepted_at,
+            trace=entry.trace,
         )
 
     def _compare_bookings(self, connection: Connection, event: EventRecord, store: ScratchStore) -> None:

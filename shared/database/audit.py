@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Connection, and_, or_, select, text
 
@@ -36,9 +36,12 @@ def all_event_ids(connection: Connection) -> list[str]:
     return [str(id) for (id,) in rows]
 
 
-def stream_ledger(connection: Connection, event_id: str) -> Iterator[LedgerRecord]:
-    """An event's ledger in order of position."""
-    statement = select(ledger).where(ledger.c.event_id == event_id).order_by(ledger.c.position)
+def stream_ledger(
+    connection: Connection, event_id: str, columns: Sequence[str] = tuple(ledger.c.keys())
+) -> Iterator[LedgerRecord]:
+    """An event's ledger in order of position; `columns` are those that it has in an earlier schema."""
+    named = (ledger.c[name] for name in columns)
+    statement = select(*named).where(ledger.c.event_id == event_id).order_by(ledger.c.position)
     for row in connection.execute(statement, execution_options=_STREAMED):
         yield ledger_record(row)
 

@@ -92,6 +92,7 @@ ledger = Table(
     Column("booking_id", Uuid(as_uuid=False)),
     Column("accepted_at", DateTime(timezone=True), nullable=False),
     Column("applied_at", DateTime(timezone=True), nullable=False),
+    Column("trace", Text),
     UniqueConstraint("event_id", "position"),
     CheckConstraint("position > 0", name="position"),
     CheckConstraint("kind IN ('book', 'cancel', 'change', 'repeat', 'unknown')", name="kind"),

@@ -26,6 +26,7 @@ from shared.domain import (
 )
 from shared.identifiers import canonical_id, derived_id
 from shared.records import CommandPayload, JobResult
+from shared.trace import read_trace
 
 COMMAND_VERSION = 1
 JOB_FUNCTION = "worker.stock.apply_command"
@@ -51,7 +52,8 @@ class Mark(StrEnum):
 class WaitingCommand:
     """A command as it stands in the line, with all that the ledger will say of it.
 
-    `unchecked`: it may repeat one that has been applied, although its position is new.
+    `unchecked`: it may repeat one that has been applied, although its position is new. `trace` is that of the
+    request that it came with, if its client sent one.
     """
 
     command: Command
@@ -60,6 +62,7 @@ class WaitingCommand:
     position: int | None
     accepted_at: datetime | None
     unchecked: bool = False
+    trace: str | None = None
 
 
 def book_payload(user_id: str, ticket_count: int) -> CommandPayload:
@@ -157,6 +160,7 @@ def decode_waiting_command(
     created_at: bytes | None,
     position: bytes | None,
     marks: bytes | None = None,
+    trace: bytes | None = None,
 ) -> WaitingCommand:
     """Read a job's fields; what can't be understood becomes an `UnreadableCommand` that says why."""
     noted = marks.decode(errors="replace").split(",") if marks else ()
@@ -174,6 +178,7 @@ def decode_waiting_command(
             position=_position(position),
             accepted_at=_time(created_at),
             unchecked=Mark.UNCHECKED in noted,
+            trace=_trace(trace),
         )
     return WaitingCommand(
         command=command,
@@ -182,6 +187,7 @@ def decode_waiting_command(
         position=_position(position),
         accepted_at=_time(created_at),
         unchecked=Mark.UNCHECKED in noted,
+        trace=_trace(trace),
     )
 
 
@@ -275,6 +281,12 @@ def _change(job_id: str, payload: CommandPayload) -> ChangeEvent:
 
 def _position(text: bytes | None) -> int | None:
     return int(text) if text and text.isdigit() else None
+
+
+def _trace(text: bytes | None) -> str | None:
+    """What is no trace was not written by us, and counts as none."""
+    trace = read_trace(text.decode(errors="replace")) if text else None
+    return None if trace is None else str(trace)
 
 
 def _time(text: bytes | None) -> datetime | None:

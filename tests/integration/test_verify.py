@@ -155,6 +155,7 @@ TAMPERINGS = {
     "the terms before the first change are lost": (
         "UPDATE ledger SET detail = detail - 'terms_before' WHERE position = 13"
     ),
+    "a command gets a trace": "UPDATE ledger SET trace = 'mine' WHERE position = 60",
     "the event is removed": "DELETE FROM bookings; DELETE FROM events",
 }
 

@@ -120,6 +120,19 @@ _SELECT_EVENT = sa.text(
     "SELECT CAST(id AS text) AS id, name, total_tickets, available_tickets, max_tickets_per_user,"
     " applied_position, fencing_token, created_at, updated_at FROM events WHERE id = :id"
 )
+# Those that the ledger had in this version.
+_LEDGER_COLUMNS = (
+    "job_id",
+    "event_id",
+    "position",
+    "kind",
+    "payload",
+    "outcome",
+    "detail",
+    "booking_id",
+    "accepted_at",
+    "applied_at",
+)
 _SEAL_EVENT = sa.text("UPDATE events SET ledger_digest = :digest, seal = :seal WHERE id = :id")
 
 
@@ -145,7 +158,7 @@ def _seal_what_is_there() -> None:
         row = connection.execute(_SELECT_EVENT, {"id": event_id}).one_or_none()
         if row is not None:
             event = EventRecord(**row._asdict(), ledger_digest=b"", seal=b"")
-            lines = (ledger_line(entry) for entry in audit.stream_ledger(connection, event_id))
+            lines = map(ledger_line, audit.stream_ledger(connection, event_id, _LEDGER_COLUMNS))
             event = sealed(
                 replace(event, ledger_digest=extended_digest(empty_ledger_digest(event_id), lines))
             )
