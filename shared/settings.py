@@ -6,7 +6,7 @@ from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pydantic import (
     AliasChoices,
@@ -213,6 +213,11 @@ class Settings(BaseSettings):
     @field_validator("database_url", "redis_url")
     @classmethod
     def _with_password(cls, url: str, info: ValidationInfo) -> str:
+        try:
+            _ = urlsplit(url).port
+        except ValueError:
+            # What the library says repeats a part of the URL, which may be one of the password.
+            raise ValueError("not a URL; write special characters of a password as %XX: / is %2F") from None
         name = "database_password_file" if info.field_name == "database_url" else "redis_password_file"
         file: Path | None = info.data.get(name)
         if file is None:
