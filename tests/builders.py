@@ -69,13 +69,14 @@ def build_worker(settings: Settings, database: Database, *, name: str) -> Worker
 def create_event(
     database: Database,
     *,
+    id: str | None = None,
     total_tickets: int = 10,
     max_tickets_per_user: int = 2,
     sales_open_at: datetime | None = None,
 ) -> EventRecord:
     """An event in PostgreSQL that Redis does not know yet."""
     event = new_event(
-        id=new_id(),
+        id=id or new_id(),
         terms=SaleTerms(
             name="Test Event",
             total_tickets=total_tickets,
