@@ -10,6 +10,7 @@ OnsaleError
 │   ├── LineUnavailable
 │   └── DatabaseUnavailable
 ├── StaleClaim
+├── MigrationRefused
 ├── EventLocked
 └── EventBlocked
     ├── OutOfTurn
@@ -78,6 +79,10 @@ class StaleClaim(OnsaleError):
     def __init__(self, newest_token: int) -> None:
         super().__init__(f"the event row has already seen fencing token {newest_token}")
         self.newest_token = newest_token
+
+
+class MigrationRefused(OnsaleError):
+    """The schema could not be brought to the revision that was asked for."""
 
 
 class EventLocked(OnsaleError):

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 import httpx
 import redis
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
+from local.servers import PostgresServer
 from shared.clock import SystemClock
 from shared.database import statements
 from shared.database.engine import Database
@@ -48,6 +49,17 @@ def own_client(client: httpx.Client) -> httpx.Client:
     Loading the trusted certificates would take longer than the requests, which are not encrypted.
     """
     return httpx.Client(base_url=client.base_url, timeout=30, verify=False)
+
+
+def in_new_database(postgres: PostgresServer, name: str) -> str:
+    """The address of a database that is made anew."""
+    engine = create_engine(
+        postgres.url.replace("postgresql://", "postgresql+psycopg2://"), isolation_level="AUTOCOMMIT"
+    )
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return postgres.url.rpartition("/")[0] + f"/{name}"
 
 
 def build_worker(settings: Settings, database: Database, *, name: str) -> Worker:
