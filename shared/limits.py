@@ -53,6 +53,9 @@ SWEEP_STEP = 500
 STRAYS_REMOVED_MAX = 500
 """Foreign or requeued jobs taken off the head of a queue in one call."""
 
+REPAIR_STEP = 500
+"""Commands put back, jobs forgotten or keys looked at in one call, so that it never holds Redis for long."""
+
 REDIS_RETRIES_MAX = 2
 """How often a Redis call is sent again after a lost connection; all our scripts bear repetition."""
 

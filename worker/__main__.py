@@ -1,7 +1,8 @@
 """The worker's commands.
 
 `python -m worker` consumes, `python -m worker migrate` brings the schema up to date,
-`python -m worker verify` checks the database against the rules.
+`python -m worker verify` checks the database against the rules, `python -m worker reconcile`
+compares Redis with PostgreSQL.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from pydantic import ValidationError
 from shared.clock import SystemClock
 from shared.collector import calm_collector
 from shared.database.engine import Database
-from shared.database.migrate import migrate
 from shared.identifiers import canonical_id
 from shared.line.connections import connect
 from shared.line.consumer import Consumer, Sleeper
@@ -30,6 +30,7 @@ from shared.line.presence import (
 from shared.log import configure_logging, log_event
 from shared.settings import Settings, explain_settings_error, load_settings
 from worker.consume import Worker
+from worker.operations import bring_schema_to, reconcile
 from worker.verify import Counts, Verifier
 
 logger = logging.getLogger("worker")
@@ -50,10 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     match parsed.command:
         case "migrate":
-            migrate(settings.database_url)
-            return 0
+            return bring_schema_to(settings, parsed.to)
         case "verify":
             return verify(settings, parsed.event)
+        case "reconcile":
+            return reconcile(settings, parsed.event, mend=parsed.redis_from_postgresql)
         case "alive":
             return 0 if is_worker_alive_on_this_host(connect(settings)) else 1
         case _:
@@ -65,10 +67,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("consume", help="work until SIGTERM (the default)")
-    commands.add_parser("migrate", help="bring the schema up to date")
+    migrate_parser = commands.add_parser("migrate", help="bring the schema up to date")
+    migrate_parser.add_argument("--to", default="head", help="or to this revision, up or down")
     commands.add_parser("alive", help="exit with 0 if a worker of this host lives, as RQ's list has it")
     verify_parser = commands.add_parser("verify", help="check the database against the rules")
     verify_parser.add_argument("--event", type=_event_id, help="check this event only")
+    reconcile_parser = commands.add_parser("reconcile", help="compare Redis with PostgreSQL")
+    reconcile_parser.add_argument("--event", type=_event_id, help="compare this event only")
+    reconcile_parser.add_argument(
+        "--redis-from-postgresql", action="store_true", help="mend Redis where the two differ"
+    )
     return parser
 
 

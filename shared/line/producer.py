@@ -203,17 +203,8 @@ class Producer:
         Raises:
             LineUnavailable: Redis does not answer.
         """
-        view = event_view(event)
         with line_errors():
-            await self._seed_event(
-                args=[
-                    event.id,
-                    orjson.dumps(view),
-                    event.applied_position,
-                    event.fencing_token,
-                    view["sales_open_at"] or "",
-                ]
-            )
+            await self._seed_event(args=seed_arguments(event))
 
     async def replicas_online(self) -> int:
         """How many replicas follow Redis.
@@ -244,6 +235,18 @@ class Producer:
         if settings.get("appendonly") != "yes":
             return Durability.NONE
         return Durability.ALWAYS if settings.get("appendfsync") == "always" else Durability.EVERYSEC
+
+
+def seed_arguments(event: EventRecord) -> list[Any]:
+    """What the script takes that tells Redis of an event."""
+    view = event_view(event)
+    return [
+        event.id,
+        orjson.dumps(view),
+        event.applied_position,
+        event.fencing_token,
+        view["sales_open_at"] or "",
+    ]
 
 
 def _acceptance(submission: Submission, answer: list[Any], accepted_at: datetime) -> Acceptance | OnsaleError:

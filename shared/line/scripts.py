@@ -27,6 +27,7 @@ _CONSTANTS: dict[str, str | int] = {
     "ready": keys.READY,
     "leased": keys.LEASED,
     "wake": keys.WAKE,
+    "mark_lost": Mark.LOST.value,
     "mark_withdrawn": Mark.WITHDRAWN.value,
     "event_ttl_seconds": limits.EVENT_PROJECTION_TTL_SECONDS,
     "lease_ms_max": int(limits.LEASE_SECONDS_MAX * 1000),
@@ -46,6 +47,7 @@ class ScriptName(StrEnum):
     COMPLETE = "complete"
     ENQUEUE = "enqueue"
     PEEK = "peek"
+    PUT_BACK = "put_back"
     READ_JOB = "read_job"
     RELEASE = "release"
     REMOVE_STRAYS = "remove_strays"

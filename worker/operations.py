@@ -1,0 +1,44 @@
+"""What an operator runs now and then: each function prints what it found and gives the exit status."""
+
+from __future__ import annotations
+
+from shared.clock import SystemClock
+from shared.database.engine import Database
+from shared.database.migrate import migrate
+from shared.errors import OnsaleError
+from shared.line.connections import connect
+from shared.line.repair import LineRepair
+from shared.settings import Settings
+from worker.reconcile import Reconciler
+
+
+def bring_schema_to(settings: Settings, revision: str) -> int:
+    """Bring the schema to a revision, up or down."""
+    try:
+        migrate(settings.database_url, revision)
+    except OnsaleError as error:
+        print(error)
+        return 1
+    return 0
+
+
+def reconcile(settings: Settings, event_id: str | None, *, mend: bool) -> int:
+    """Compare Redis with PostgreSQL; gives 1 if they differ and that was not mended."""
+    database, client = Database(settings, connections_max=1), connect(settings)
+    reconciler = Reconciler(database, LineRepair(client), SystemClock(), settings, print, mend=mend)
+    try:
+        if event_id is None:
+            reconciler.reconcile_all()
+        else:
+            reconciler.reconcile(event_id)
+    except OnsaleError as error:
+        print(error)
+        return 1
+    finally:
+        client.close()
+        database.close()
+    compared = reconciler.compared
+    print(f"{compared.events} events compared: {compared.differing} differ, {compared.left} of them still")
+    if compared.left and not mend:
+        print("run `python -m worker reconcile --redis-from-postgresql` to mend what can be mended")
+    return 1 if compared.left else 0
