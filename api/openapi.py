@@ -25,6 +25,7 @@ PROBLEMS: dict[int, dict[int | str, dict[str, Any]]] = {
     for status, description in {
         409: "fewer tickets than are sold, if the client waited for the result",
         404: "there is no such thing",
+        410: "the event was archived",
         413: "the body is too large",
         415: "the body is not JSON",
         422: "a field is wrong",

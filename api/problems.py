@@ -17,6 +17,7 @@ from starlette.routing import Match
 from shared import limits
 from shared.domain import OutcomeCode
 from shared.errors import (
+    EventArchived,
     IdempotencyKeyReused,
     LineFull,
     OnsaleError,
@@ -71,13 +72,24 @@ def event_not_found(event_id: str) -> ProblemDocument:
     )
 
 
+def event_archived() -> ProblemDocument:
+    """There was such an event."""
+    return problem(
+        "event-archived",
+        "Event archived",
+        410,
+        "The event is over and was archived, with its bookings and jobs. Ask its organiser for the archive.",
+    )
+
+
 def booking_not_found(booking_id: str) -> ProblemDocument:
     """There is no such booking."""
     return problem(
         "booking-not-found",
         "Booking not found",
         404,
-        f"There is no booking {booking_id!r}. Use the booking_id of a job that succeeded.",
+        f"There is no booking {booking_id!r}. Use the booking_id of a job that succeeded."
+        " Bookings of archived events are in their archives only.",
     )
 
 
@@ -87,7 +99,8 @@ def job_not_found(job_id: str) -> ProblemDocument:
         "job-not-found",
         "Job not found",
         404,
-        f"There is no job {job_id!r}. Use the id that a submit has given.",
+        f"There is no job {job_id!r}. Use the id that a submit has given."
+        " Jobs of archived events are in their archives only.",
     )
 
 
@@ -263,6 +276,8 @@ def onsale_error_response(error: OnsaleError, *, path: str) -> Response:
     match error:
         case SalesNotOpen():
             return problem_response(sales_not_open(error.sales_open_at))
+        case EventArchived():
+            return problem_response(event_archived())
         case LineFull():
             document = problem(
                 "line-full", "The line is full", 429, f"{error} Try again after Retry-After seconds."

@@ -2,6 +2,7 @@
 
 OnsaleError
 ├── EventNotFound
+├── EventArchived
 ├── SalesNotOpen
 ├── LineFull
 ├── RateLimited
@@ -11,6 +12,8 @@ OnsaleError
 │   └── DatabaseUnavailable
 ├── StaleClaim
 ├── MigrationRefused
+├── ArchiveRefused
+├── ArchiveUnreadable
 ├── EventLocked
 └── EventBlocked
     ├── OutOfTurn
@@ -31,6 +34,10 @@ class OnsaleError(Exception):
 
 class EventNotFound(OnsaleError):
     """There is no event with this id."""
+
+
+class EventArchived(OnsaleError):
+    """The event was archived: its rows are in a file that its operator keeps."""
 
 
 class SalesNotOpen(OnsaleError):
@@ -83,6 +90,14 @@ class StaleClaim(OnsaleError):
 
 class MigrationRefused(OnsaleError):
     """The schema could not be brought to the revision that was asked for."""
+
+
+class ArchiveRefused(OnsaleError):
+    """The event can't be archived as it is now."""
+
+
+class ArchiveUnreadable(OnsaleError):
+    """The file is not an archive, not all of one, or was changed after it was written."""
 
 
 class EventLocked(OnsaleError):

@@ -2,7 +2,7 @@
 
 `python -m worker` consumes, `python -m worker migrate` brings the schema up to date,
 `python -m worker verify` checks the database against the rules, `python -m worker reconcile`
-compares Redis with PostgreSQL.
+compares Redis with PostgreSQL, `python -m worker archive` puts an event that is over into a file.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 from pydantic import ValidationError
@@ -30,7 +31,7 @@ from shared.line.presence import (
 from shared.log import configure_logging, log_event
 from shared.settings import Settings, explain_settings_error, load_settings
 from worker.consume import Worker
-from worker.operations import bring_schema_to, reconcile
+from worker.operations import archive, bring_schema_to, reconcile, verify_archive
 from worker.verify import Counts, Verifier
 
 logger = logging.getLogger("worker")
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the named command; gives the exit status."""
     parsed = _parser().parse_args(arguments)
     configure_logging()
+    if parsed.command == "verify" and parsed.archive is not None:
+        return verify_archive(parsed.archive)
     try:
         settings = load_settings()
     except ValidationError as error:
@@ -56,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return verify(settings, parsed.event)
         case "reconcile":
             return reconcile(settings, parsed.event, mend=parsed.redis_from_postgresql)
+        case "archive":
+            return archive(settings, parsed.event, parsed.to, remove=parsed.remove)
         case "alive":
             return 0 if is_worker_alive_on_this_host(connect(settings)) else 1
         case _:
@@ -71,11 +76,19 @@ def _parser() -> argparse.ArgumentParser:
     migrate_parser.add_argument("--to", default="head", help="or to this revision, up or down")
     commands.add_parser("alive", help="exit with 0 if a worker of this host lives, as RQ's list has it")
     verify_parser = commands.add_parser("verify", help="check the database against the rules")
-    verify_parser.add_argument("--event", type=_event_id, help="check this event only")
+    checked = verify_parser.add_mutually_exclusive_group()
+    checked.add_argument("--event", type=_event_id, help="check this event only")
+    checked.add_argument("--archive", type=Path, metavar="FILE", help="check this archive, without servers")
     reconcile_parser = commands.add_parser("reconcile", help="compare Redis with PostgreSQL")
     reconcile_parser.add_argument("--event", type=_event_id, help="compare this event only")
     reconcile_parser.add_argument(
         "--redis-from-postgresql", action="store_true", help="mend Redis where the two differ"
+    )
+    archive_parser = commands.add_parser("archive", help="put an event that is over into a file")
+    archive_parser.add_argument("event", type=_event_id)
+    archive_parser.add_argument("--to", type=Path, required=True, metavar="FILE")
+    archive_parser.add_argument(
+        "--remove", action="store_true", help="then take it out of Redis and PostgreSQL, but for a trace"
     )
     return parser
 

@@ -60,7 +60,10 @@ class Reconciler:
         before = self._repair.read(event_id)
         event = self._find(event_id)
         if event is None:
-            self._tell_unknown(event_id)
+            self._tell_gone(event_id, "PostgreSQL does not have it; put it on sale anew")
+            return
+        if event.archived_at is not None:
+            self._tell_gone(event_id, "it is archived")
             return
         after = self._repair.read(event_id)
         if before is not None and before.head > event.applied_position + 1:
@@ -72,10 +75,10 @@ class Reconciler:
         with self._database.transaction() as connection:
             return statements.find_event(connection, event_id)
 
-    def _tell_unknown(self, event_id: str) -> None:
-        self._differs(f"event {event_id}: Redis knows it, PostgreSQL does not; put it on sale anew")
+    def _tell_gone(self, event_id: str, what: str) -> None:
+        self._differs(f"event {event_id}: Redis takes commands for it, but {what}")
         if self._mend:
-            self._repair.forget_event(event_id)
+            self._repair.stop_accepting(event_id)
             self._done("it takes no more commands; those that wait will fail")
 
     def _mend_behind(self, event: EventRecord, accepted: int) -> None:

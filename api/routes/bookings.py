@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.context import ApiContext, Context
+from api.event_lookup import refuse_archived
 from api.idempotency import IDEMPOTENCY_KEY_PATTERN
 from api.openapi import ACCEPTED, NEXT_PAGE, PROBLEMS, REFUSED
 from api.pages import PageQuery, page_response, read_cursor
@@ -49,6 +50,7 @@ IdempotencyKey = Annotated[
         **ACCEPTED,
         **REFUSED,
         **PROBLEMS[404],
+        **PROBLEMS[410],
         **PROBLEMS[413],
         **PROBLEMS[415],
         **PROBLEMS[422],
@@ -80,7 +82,7 @@ class BookingsQuery(PageQuery):
     "/events/{event_id}/bookings",
     response_model=BookingPage,
     summary="List the bookings of an event",
-    responses={**NEXT_PAGE, **PROBLEMS[404], **PROBLEMS[422], **PROBLEMS[503]},
+    responses={**NEXT_PAGE, **PROBLEMS[404], **PROBLEMS[410], **PROBLEMS[422], **PROBLEMS[503]},
 )
 async def list_bookings(
     event_id: str, context: Context, query: Annotated[BookingsQuery, Query()]
@@ -105,6 +107,7 @@ async def list_bookings(
         **ACCEPTED,
         **REFUSED,
         **PROBLEMS[404],
+        **PROBLEMS[410],
         **PROBLEMS[422],
         **PROBLEMS[429],
         **PROBLEMS[503],
@@ -151,8 +154,10 @@ def _list_bookings(
     context: ApiContext, event_id: str, query: BookingsQuery, after: tuple[str, str] | None
 ) -> list[BookingRecord] | None:
     with context.database.transaction() as connection:
-        if statements.find_event(connection, event_id) is None:
+        event = statements.find_event(connection, event_id)
+        if event is None:
             return None
+        refuse_archived(event)
         return lists.bookings_of_event(
             connection,
             event_id,

@@ -80,6 +80,7 @@ async def list_events(context: Context, query: Annotated[PageQuery, Query()]) ->
         **ACCEPTED,
         **REFUSED,
         **PROBLEMS[404],
+        **PROBLEMS[410],
         **PROBLEMS[409],
         **PROBLEMS[413],
         **PROBLEMS[422],
@@ -116,6 +117,7 @@ async def change_event(
         200: {"headers": _ETAG},
         304: {"description": "it has not changed since the ETag that was sent"},
         **PROBLEMS[404],
+        **PROBLEMS[410],
         **PROBLEMS[503],
     },
 )

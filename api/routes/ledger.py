@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.context import ApiContext, Context
+from api.event_lookup import refuse_archived
 from api.openapi import NEXT_PAGE, PROBLEMS
 from api.pages import PageQuery, page_response, read_cursor
 from api.problems import ProblemError, event_not_found
@@ -23,7 +24,7 @@ router = APIRouter(tags=["ledger"])
     "/events/{event_id}/ledger",
     response_model=LedgerPage,
     summary="Read the ledger of an event",
-    responses={**NEXT_PAGE, **PROBLEMS[404], **PROBLEMS[422], **PROBLEMS[503]},
+    responses={**NEXT_PAGE, **PROBLEMS[404], **PROBLEMS[410], **PROBLEMS[422], **PROBLEMS[503]},
 )
 async def list_ledger(event_id: str, context: Context, query: Annotated[PageQuery, Query()]) -> Response:
     """In order of position, that is, of acceptance. Rows never change, so a full page is final."""
@@ -39,6 +40,8 @@ async def list_ledger(event_id: str, context: Context, query: Annotated[PageQuer
 
 def _list(context: ApiContext, event_id: str, after_position: int, count: int) -> list[LedgerRecord] | None:
     with context.database.transaction() as connection:
-        if statements.find_event(connection, event_id) is None:
+        event = statements.find_event(connection, event_id)
+        if event is None:
             return None
+        refuse_archived(event)
         return lists.ledger_of_event(connection, event_id, after_position=after_position, count=count)

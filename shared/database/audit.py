@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, and_, or_, select, text
 
-from shared.database.statements import booking_record, ledger_record
+from shared.database.statements import booking_record, find_event, ledger_record
 from shared.database.tables import bookings, ledger
 from shared.domain import BookingStatus, CommandKind, OutcomeCode
-from shared.records import BookingRecord, LedgerRecord
+from shared.records import BookingRecord, EventRecord, LedgerRecord
 
 STREAM_ROWS = 1_000
 """Rows fetched at a time."""
@@ -59,8 +59,10 @@ def first_change(connection: Connection, event_id: str) -> LedgerRecord | None:
     return None if row is None else ledger_record(row)
 
 
-def stream_bookings(connection: Connection, event_id: str) -> Iterator[BookingRecord]:
-    """An event's bookings, in no order."""
+def stream_bookings(
+    connection: Connection, event_id: str, *, in_order: bool = False
+) -> Iterator[BookingRecord]:
+    """An event's bookings, in order of id if that is asked for."""
     # Named one by one, since each status has its own index.
     statement = select(bookings).where(
         or_(
@@ -70,5 +72,31 @@ def stream_bookings(connection: Connection, event_id: str) -> Iterator[BookingRe
             )
         )
     )
+    if in_order:
+        statement = statement.order_by(bookings.c.id)
     for row in connection.execute(statement, execution_options=_STREAMED):
         yield booking_record(row)
+
+
+class DatabaseRows:
+    """The rows of one event in the tables, as of the moment that the transaction sees."""
+
+    def __init__(self, connection: Connection, event_id: str) -> None:
+        self._connection = connection
+        self._event_id = event_id
+
+    def event(self) -> EventRecord | None:
+        """The event; None if there is none."""
+        return find_event(self._connection, self._event_id)
+
+    def ledger(self) -> Iterator[LedgerRecord]:
+        """Its ledger in order of position."""
+        return stream_ledger(self._connection, self._event_id)
+
+    def first_change(self) -> LedgerRecord | None:
+        """The first change of its terms that was applied."""
+        return first_change(self._connection, self._event_id)
+
+    def bookings(self) -> Iterator[BookingRecord]:
+        """Its bookings, in no order."""
+        return stream_bookings(self._connection, self._event_id)

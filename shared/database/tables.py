@@ -49,6 +49,7 @@ events = Table(
     Column("organiser_id", Text),
     Column("sales_open_at", DateTime(timezone=True)),
     Column("sales_closed", Boolean, nullable=False, server_default=text("false")),
+    Column("archived_at", DateTime(timezone=True)),
     CheckConstraint("total_tickets > 0", name="total_tickets"),
     CheckConstraint("available_tickets BETWEEN 0 AND total_tickets", name="available_tickets"),
     CheckConstraint("max_tickets_per_user > 0", name="max_tickets_per_user"),

@@ -39,6 +39,7 @@ class LineRepair:
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._put_back = client.register_script(script_source(ScriptName.PUT_BACK))
+        self._forget = client.register_script(script_source(ScriptName.FORGET))
         self._seed = client.register_script(script_source(ScriptName.SEED_EVENT))
 
     def known_events(self) -> Iterator[str]:
@@ -66,10 +67,23 @@ class LineRepair:
         with line_errors():
             self._seed(args=seed_arguments(event))
 
-    def forget_event(self, event_id: str) -> None:
-        """Take no more commands for an event that PostgreSQL does not have."""
+    def stop_accepting(self, event_id: str) -> None:
+        """Take no more commands for an event until somebody seeds it."""
         with line_errors():
             self._client.delete(keys.EVENT + event_id)
+
+    def waiting(self, event_id: str) -> int:
+        """How many commands wait for an event."""
+        with line_errors():
+            return self._client.llen(keys.ORDER + event_id)
+
+    def forget(self, event_id: str) -> bool:
+        """Remove all that Redis has of an event. Gives False if commands still wait; they are left."""
+        while True:
+            with line_errors():
+                left = cast(int, self._forget(args=[event_id, limits.REPAIR_STEP]))
+            if left <= 0:
+                return left == 0
 
     def remembered(self, event_id: str, *, after: int, before: int) -> dict[int, str]:
         """The done jobs that Redis still has, by position, of those between two positions."""

@@ -46,6 +46,7 @@ class ScriptName(StrEnum):
     CLAIM = "claim"
     COMPLETE = "complete"
     ENQUEUE = "enqueue"
+    FORGET = "forget"
     PEEK = "peek"
     PUT_BACK = "put_back"
     READ_JOB = "read_job"

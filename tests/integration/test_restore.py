@@ -290,7 +290,8 @@ def test_an_event_that_the_backup_does_not_have_takes_no_more_commands(
     submit(site.settings, [book(newer.id, "ann")])
     site.restore_postgresql(backup)
     assert reconcile(site.settings, None, mend=True) == 0
-    assert f"event {newer.id}: Redis knows it, PostgreSQL does not" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"event {newer.id}: Redis takes commands for it, but PostgreSQL does not have it" in said
     site.work_until(lambda: len(site.outcomes(newer)) == 1)
     assert site.outcomes(newer)[0][2] is OutcomeCode.EVENT_NOT_FOUND
     assert violations(site.database) == []

@@ -64,8 +64,8 @@ def test_only_the_line_speaks_to_redis_and_rq() -> None:
 def test_only_the_database_package_writes_sql() -> None:
     drivers = files_importing("sqlalchemy") | files_importing("psycopg2") | files_importing("alembic")
     outside = {path for path in drivers if not path.startswith("shared/database/")}
-    # These two name the type of the connection that they hand on.
-    assert outside == {"worker/batch.py", "worker/verify.py"}
+    # It names the type of the connection that it hands on.
+    assert outside == {"worker/batch.py"}
     for path in outside:
         assert "text(" not in (ROOT / path).read_text()
         assert "execute(" not in (ROOT / path).read_text()

@@ -1,0 +1,25 @@
+"""When an event was archived: its row stays behind and says so."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from shared.errors import MigrationRefused
+
+revision = "0008"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column(
+        "events", sa.Column("archived_at", sa.DateTime(timezone=True), nullable=True), if_not_exists=True
+    )
+
+
+def downgrade() -> None:
+    """Refused once an event was archived: an earlier version would take it for one with nothing sold."""
+    archived = sa.text("SELECT count(*) FROM events WHERE archived_at IS NOT NULL")
+    if count := op.get_bind().execute(archived).scalar_one():
+        raise MigrationRefused(f"{count} events are archived, which an earlier version does not know")
+    op.drop_column("events", "archived_at", if_exists=True)
