@@ -57,7 +57,10 @@ events = Table(
     # there, without a new index entry (a heap-only tuple update).
     postgresql_with={"fillfactor": "50"},
 )
-Index("events_organiser_id_id_idx", events.c.organiser_id, events.c.id)
+# Lists leave archived events out, and read no more than their page.
+_is_present = events.c.archived_at.is_(None)
+Index("events_present_idx", events.c.id, postgresql_where=_is_present)
+Index("events_present_organiser_idx", events.c.organiser_id, events.c.id, postgresql_where=_is_present)
 
 bookings = Table(
     "bookings",

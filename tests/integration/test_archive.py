@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -123,6 +126,26 @@ def test_an_event_that_is_over_goes_into_a_file_that_can_be_checked_without_serv
     assert f"{COMMANDS} commands and {BOOKINGS} bookings checked: 0 violations" in capsys.readouterr().out
     assert rows(database, event.id) == (COMMANDS, BOOKINGS)
     assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+def test_the_command_exports_and_says_why_it_does_not_remove(
+    settings: Settings, database: Database, event: EventRecord, path: Path
+) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ,
+            "DATABASE_URL": settings.database_url,
+            "REDIS_URL": settings.redis_url,
+        }
+        command = [sys.executable, "-m", "worker", "archive", event.id, "--to", str(path), *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+    exported = run()
+    assert (exported.returncode, exported.stdout.count("\n")) == (0, 1), exported
+    refused = run("--remove")
+    assert refused.returncode == 1
+    assert "it can be removed after" in refused.stdout
+    assert rows(database, event.id) == (COMMANDS, BOOKINGS)
 
 
 def test_the_same_event_gives_the_same_file(archivist: Archivist, event: EventRecord, path: Path) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -349,6 +350,28 @@ def test_an_empty_redis_goes_on_behind_what_postgresql_has(site: Site, event: Ev
 
 def failed_jobs(site: Site, event: EventRecord) -> int:
     return int(site.client.zcard(f"rq:failed:event:{event.id}"))
+
+
+def test_the_commands_of_the_operators_page_do_what_it_says(site: Site, event: EventRecord) -> None:
+    def run(*arguments: str) -> int:
+        environment = {
+            **os.environ,
+            "DATABASE_URL": site.settings.database_url,
+            "REDIS_URL": site.settings.redis_url,
+        }
+        command = [sys.executable, "-m", "worker", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, timeout=60).returncode
+
+    backup = site.back_up_postgresql()
+    sell_on(site, event)
+    assert run("reconcile") == 0
+    site.restore_postgresql(backup)
+    assert run("migrate") == 0
+    assert run("reconcile") == 1
+    assert run("reconcile", "--event", event.id, "--redis-from-postgresql") == 0
+    assert run("reconcile") == 0
+    assert run("verify") == 0
+    assert run("migrate", "--to", "0003") == 0
 
 
 def test_an_event_that_sells_meanwhile_is_not_suspected(site: Site, event: EventRecord) -> None:
