@@ -36,7 +36,7 @@ class Archivist:
         self._clock = clock
         self._report = report
 
-    def export(self, event_id: str, path: Path) -> EventRecord:
+    def export(self, event_id: str, path: Path) -> None:
         """Write an event that is over to a file that does not exist yet, and check it. Changes nothing else.
 
         Raises:
@@ -48,13 +48,11 @@ class Archivist:
         if path.exists():
             raise ArchiveRefused(f"{path} exists; name another file")
         with self._database.transaction(snapshot=True, seconds_max=audit.READ_SECONDS_MAX) as connection:
-            event = self._refuse_unless_over(event_id, statements.find_event(connection, event_id))
             rows = audit.DatabaseRows(connection, event_id)
-            bookings = audit.stream_bookings(connection, event_id, in_order=True)
-            end = write_archive(path, event, rows.ledger(), bookings)
+            event = self._refuse_unless_over(event_id, rows.event())
+            end = write_archive(path, event, rows.ledger(), rows.bookings(in_order=True))
         self._check(path, event_id)
         self._report(f"{path}: {end.commands} commands and {end.bookings} bookings, SHA-256 {end.sha256}")
-        return event
 
     def remove(self, event_id: str, path: Path) -> None:
         """Take an event that is in a file out of Redis and PostgreSQL; without the file, write it first.

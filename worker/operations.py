@@ -1,7 +1,8 @@
-"""What an operator runs now and then: each function prints what it found and gives the exit status."""
+"""What an operator runs now and then: each function prints what it found, and gives the exit status."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from shared.clock import SystemClock
@@ -22,7 +23,7 @@ def bring_schema_to(settings: Settings, revision: str) -> int:
     try:
         migrate(settings.database_url, revision)
     except OnsaleError as error:
-        print(error)
+        print(error, file=sys.stderr)
         return 1
     return 0
 
@@ -37,7 +38,7 @@ def reconcile(settings: Settings, event_id: str | None, *, mend: bool) -> int:
         else:
             reconciler.reconcile(event_id)
     except OnsaleError as error:
-        print(error)
+        print(error, file=sys.stderr)
         return 1
     finally:
         client.close()
@@ -59,7 +60,7 @@ def archive(settings: Settings, event_id: str, path: Path, *, remove: bool) -> i
         else:
             archivist.export(event_id, path)
     except (OnsaleError, OSError) as error:
-        print(error)
+        print(error, file=sys.stderr)
         return 1
     finally:
         client.close()
@@ -76,7 +77,7 @@ def verify_archive(path: Path) -> int:
         event = rows.event()
         verifier.verify_rows(event.id, rows)
     except OnsaleError as error:
-        print(error)
+        print(error, file=sys.stderr)
         return 1
     counts = verifier.counts
     print(

@@ -144,7 +144,7 @@ def test_the_command_exports_and_says_why_it_does_not_remove(
     assert (exported.returncode, exported.stdout.count("\n")) == (0, 1), exported
     refused = run("--remove")
     assert refused.returncode == 1
-    assert "it can be removed after" in refused.stdout
+    assert "it can be removed after" in refused.stderr
     assert rows(database, event.id) == (COMMANDS, BOOKINGS)
 
 
