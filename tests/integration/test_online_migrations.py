@@ -242,12 +242,14 @@ def test_an_index_that_an_earlier_try_left_unfinished_is_made_anew(
     url: str, engine: Engine, quick_pauses: None
 ) -> None:
     migrate(url, ONLINE_FROM)
-    broken = "CREATE INDEX CONCURRENTLY bookings_active_idx ON bookings (event_id)"
-    with hold(engine, "LOCK TABLE bookings IN ROW EXCLUSIVE MODE") as long_one:
+    unfinished = "CREATE INDEX CONCURRENTLY bookings_active_idx ON bookings (event_id)"
+    cancelling = _MAKES_AN_INDEX.replace("count(*)", "count(pg_cancel_backend(pid))")
+    with hold(engine, "LOCK TABLE bookings IN ROW EXCLUSIVE MODE") as long_one, ThreadPoolExecutor(1) as pool:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as other:
-            other.execute(text("SET statement_timeout = '200ms'"))
+            making = pool.submit(other.execute, text(unfinished))
+            wait_until(lambda: ask(engine, cancelling))
             with pytest.raises(DBAPIError):
-                other.execute(text(broken))
+                making.result()
         long_one.rollback()
     assert ask(engine, "SELECT count(*) FROM pg_index WHERE NOT indisvalid") == 1
     migrate(url)
