@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test check format mutations bench bench-quick storm clean
+.PHONY: up test check format mutations bench bench-quick storm audit clean
 
 up: $(VENV)/.local
 	@exec $(BIN)/python -m local
@@ -28,6 +28,11 @@ bench: $(VENV)/.dev
 
 bench-quick: $(VENV)/.dev
 	$(BIN)/python -m bench --quick
+
+audit: $(VENV)/bin/python
+	$(BIN)/python -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	$(VENV)/audit/bin/pip-audit --no-deps --disable-pip --requirement requirements.txt
 
 storm: $(VENV)/.dev
 	$(BIN)/python -m tests.storm $(ARGS)

@@ -8,10 +8,14 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.event_lookup import EventLookup
+from api.event_owners import EventOwners
+from api.gate import Gate
 from api.ledger_lookup import LedgerLookup
+from api.slots import Slots
 from shared.clock import Clock
 from shared.database.engine import Database
 from shared.line.producer import Producer
+from shared.line.progress import ProgressReader
 from shared.line.replies import Replies
 from shared.settings import Settings
 
@@ -25,8 +29,13 @@ class ApiContext:
     database: Database
     producer: Producer
     replies: Replies
+    progress: ProgressReader
     ledger: LedgerLookup
     events: EventLookup
+    owners: EventOwners
+    gate: Gate
+    waiters: Slots
+    streams: Slots
 
 
 async def _context(request: Request) -> ApiContext:

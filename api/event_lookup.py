@@ -6,13 +6,27 @@ from collections.abc import Sequence
 
 from starlette.concurrency import run_in_threadpool
 
+from api.problems import ProblemError, event_not_found
 from shared import limits
 from shared.database import statements
 from shared.database.engine import Database
 from shared.errors import DatabaseUnavailable, EventArchived, OnsaleError
 from shared.gathering import Gatherer
+from shared.identifiers import canonical_id
 from shared.line.producer import Producer
 from shared.records import EventRecord
+
+
+def known_event_id(event_id: str) -> str:
+    """The one way to write the id that a client has sent.
+
+    Raises:
+        ProblemError: it is none.
+    """
+    id = canonical_id(event_id)
+    if id is None:
+        raise ProblemError(event_not_found(event_id))
+    return id
 
 
 class EventLookup:

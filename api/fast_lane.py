@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 
 from fastapi import FastAPI, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from api.callers import Caller
 from api.context import ApiContext
+from api.loopback import check_loopback
+from api.problem_handlers import onsale_error_response
 from api.problems import (
     ProblemError,
     body_too_large,
     internal_error,
-    onsale_error_response,
     problem_response,
 )
 from api.submit import SubmitHeaders, submit_booking
@@ -28,7 +31,7 @@ from shared.errors import OnsaleError
 
 logger = logging.getLogger(__name__)
 
-_HEADERS = frozenset({b"content-type", b"prefer", b"idempotency-key"})
+_HEADERS = frozenset({b"authorization", b"content-type", b"prefer", b"idempotency-key"})
 _PATH = re.compile(r"/events/([^/]+)/bookings")
 
 
@@ -48,10 +51,29 @@ async def answer_booking(app: FastAPI, scope: Scope, receive: Receive, send: Sen
 
 
 async def _answer(context: ApiContext, scope: Scope, receive: Receive, event_id: str) -> Response:
-    headers = {name: value for name, value in scope["headers"] if name in _HEADERS}
+    headers = _headers(scope)
+    try:
+        check_loopback(context.settings, scope)
+        admission = context.gate.admit(_text(headers.get(b"authorization")))
+    except (ProblemError, OnsaleError) as error:
+        return _refusal(error, scope)
+    response = await _answer_caller(context, scope, receive, event_id, headers, admission.caller)
+    response.headers.update(admission.headers)
+    return response
+
+
+async def _answer_caller(
+    context: ApiContext,
+    scope: Scope,
+    receive: Receive,
+    event_id: str,
+    headers: Mapping[bytes, bytes],
+    caller: Caller,
+) -> Response:
     try:
         return await submit_booking(
             context,
+            caller,
             event_id,
             await _body(receive),
             SubmitHeaders(
@@ -59,16 +81,30 @@ async def _answer(context: ApiContext, scope: Scope, receive: Receive, event_id:
                 prefer=_text(headers.get(b"prefer")),
                 idempotency_key=_text(headers.get(b"idempotency-key")),
             ),
+            receive,
         )
-    except ProblemError as error:
-        return problem_response(error.problem, error.headers)
-    except OnsaleError as error:
-        return onsale_error_response(error, path=scope["path"])
+    except (ProblemError, OnsaleError) as error:
+        return _refusal(error, scope)
     except ClientDisconnect:
         raise
     except Exception:
         logger.exception("unexpected error")
         return problem_response(internal_error())
+
+
+def _refusal(error: ProblemError | OnsaleError, scope: Scope) -> Response:
+    if isinstance(error, ProblemError):
+        return problem_response(error.problem, error.headers)
+    return onsale_error_response(error, path=scope["path"])
+
+
+def _headers(scope: Scope) -> dict[bytes, bytes]:
+    """The headers that matter; several lines of one mean the same as one."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name in _HEADERS:
+            headers[name] = headers[name] + b", " + value if name in headers else value
+    return headers
 
 
 async def _body(receive: Receive) -> bytes:

@@ -18,9 +18,6 @@ from shared.identifiers import derived_id
 from shared.line.producer import Submission
 from shared.records import LedgerRecord
 
-ANYONE = ""
-"""The caller where nobody has to say who they are."""
-
 IDEMPOTENCY_KEY_PATTERN = rf"^[\x21-\x7e]{{1,{limits.IDEMPOTENCY_KEY_LENGTH_MAX}}}$"
 _VISIBLE_ASCII = re.compile(IDEMPOTENCY_KEY_PATTERN)
 

@@ -4,26 +4,41 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
+from api.admission_headers import AdmissionHeaders
+from api.authentication import Authenticator
 from api.body_limit import BodyLimit
 from api.context import ApiContext
+from api.customer_tokens import CustomerTokens
 from api.event_lookup import EventLookup
+from api.event_owners import EventOwners
 from api.fast_lane import answer_booking
+from api.gate import Gate
+from api.key_ring import KeyRing
 from api.ledger_lookup import LedgerLookup
-from api.problems import install_problem_handlers
-from api.routes import bookings, events, health, jobs, ledger
+from api.loopback import LoopbackOnly, refuse_to_be_open
+from api.openapi import without_framework_errors, without_security
+from api.problem_handlers import install_problem_handlers
+from api.rate_limit import RateLimiter
+from api.routes import bookings, events, health, jobs, ledger, webhooks
+from api.security_headers import with_security_headers
+from api.slots import Slots
+from api.stopping import on_stop_signal
 from shared.clock import SystemClock
 from shared.collector import calm_collector
 from shared.database.engine import Database
 from shared.identifiers import new_id
 from shared.line.connections import connect_async, connect_subscriber
 from shared.line.producer import Producer
+from shared.line.progress import ProgressReader
 from shared.line.replies import Replies
+from shared.line.tallies import Tallies
 from shared.log import configure_logging
-from shared.settings import Settings, load_settings
+from shared.settings import Authentication, Settings, load_settings
 
 
 class Application(FastAPI):
@@ -31,8 +46,20 @@ class Application(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
+        if scope["type"] == "http":
+            send = with_security_headers(scope, send)
         if not await answer_booking(self, scope, receive, send):
             await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, with the errors that this API gives and no others."""
+        if self.openapi_schema is None:
+            document = without_framework_errors(super().openapi())
+            context: ApiContext | None = getattr(self.state, "context", None)
+            if context is not None and context.settings.auth is Authentication.OFF:
+                document = without_security(document)
+            self.openapi_schema = document
+        return self.openapi_schema
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -44,10 +71,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         configure_logging()
-        async with _running_context(settings or load_settings()) as context:
+        loaded = settings or load_settings()
+        refuse_to_be_open(loaded)
+        async with _running_context(loaded) as context:
             app.state.context = context
             calm_collector()
-            yield
+            with on_stop_signal(context.replies.let_go):
+                yield
 
     app = Application(
         title="Onsale",
@@ -63,7 +93,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     install_problem_handlers(app)
     app.add_middleware(BodyLimit)
-    for module in (events, bookings, ledger, jobs, health):
+    app.add_middleware(AdmissionHeaders)
+    app.add_middleware(LoopbackOnly)
+    for module in (events, bookings, ledger, jobs, webhooks, health):
         app.include_router(module.router)
     return app
 
@@ -79,6 +111,13 @@ async def _running_context(settings: Settings) -> AsyncIterator[ApiContext]:
     database = Database(settings, connections_max=settings.api_database_connections_max)
     producer = Producer(client, enqueuer, clock, settings)
     replies = Replies(subscriber, producer, process_id=new_id())
+    progress = ProgressReader(client, seconds=settings.stream_position_seconds)
+    events = EventLookup(database, producer)
+    keys = KeyRing(database, clock, trust_seconds=settings.keys_trust_seconds)
+    authenticator = Authenticator(keys, CustomerTokens(settings), clock, settings)
+    limiter = RateLimiter(Tallies(client), clock)
+    await authenticator.start()
+    limiter.start()
     replies.start()
     try:
         yield ApiContext(
@@ -87,10 +126,18 @@ async def _running_context(settings: Settings) -> AsyncIterator[ApiContext]:
             database=database,
             producer=producer,
             replies=replies,
+            progress=progress,
             ledger=LedgerLookup(database),
-            events=EventLookup(database, producer),
+            events=events,
+            owners=EventOwners(events),
+            gate=Gate(authenticator, limiter, settings),
+            waiters=Slots(settings.waiters_max, too_many="As many clients wait at this process as may."),
+            streams=Slots(settings.streams_max, too_many="As many streams are open at this process as may."),
         )
     finally:
+        await authenticator.stop()
+        await limiter.stop()
+        await progress.stop()
         await replies.stop()
         for each in (client, enqueuer, subscriber):
             await each.aclose()

@@ -1,4 +1,4 @@
-"""The one place that maps what went wrong, or was refused, to an HTTP status and a problem (RFC 9457)."""
+"""What went wrong, or was refused, as a problem with its HTTP status (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -7,24 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import orjson
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import iter_route_contexts
+from fastapi import Response
 from pydantic import ValidationError
-from starlette.exceptions import HTTPException
-from starlette.routing import Match
 
 from shared import limits
 from shared.domain import OutcomeCode
-from shared.errors import (
-    EventArchived,
-    IdempotencyKeyReused,
-    LineFull,
-    OnsaleError,
-    SalesNotOpen,
-    TemporarilyUnavailable,
-)
-from shared.log import log_event
 from shared.records import JobResult
 
 logger = logging.getLogger(__name__)
@@ -112,6 +99,46 @@ def sales_not_open(sales_open_at: str) -> ProblemDocument:
     return refusal | ProblemDocument(sales_open_at=sales_open_at)
 
 
+def webhook_not_found(webhook_id: str) -> ProblemDocument:
+    """There is no such webhook."""
+    return problem(
+        "webhook-not-found",
+        "Webhook not found",
+        404,
+        f"There is no webhook {webhook_id!r}. Use an id that GET /events/{{event_id}}/webhooks lists.",
+    )
+
+
+def message_not_found(message_id: str) -> ProblemDocument:
+    """There is no such message in the log."""
+    return problem(
+        "message-not-found",
+        "Message not found",
+        404,
+        f"The webhook has no message {message_id!r} in its log. Use an id that its messages list.",
+    )
+
+
+def webhook_disabled(reason: str) -> ProblemDocument:
+    """Nothing is delivered to this webhook."""
+    return problem(
+        "webhook-disabled",
+        "Webhook disabled",
+        409,
+        f"Nothing is delivered, because {reason}. Enable it with POST /webhooks/{{id}}/enable first.",
+    )
+
+
+def too_many_webhooks() -> ProblemDocument:
+    """The event has as many webhooks as it may have."""
+    return problem(
+        "too-many-webhooks",
+        "Too many webhooks",
+        409,
+        f"An event has {limits.WEBHOOKS_PER_EVENT_MAX} webhooks at most. Delete one first.",
+    )
+
+
 def outcome_problem(result: JobResult) -> ProblemDocument | None:
     """The problem that a job's outcome is to its client, or None if the command succeeded."""
     detail = result["detail"]
@@ -191,30 +218,9 @@ def problem_response(document: ProblemDocument, headers: Mapping[str, str] | Non
     )
 
 
-def install_problem_handlers(app: FastAPI) -> None:
-    """Make every error of this application a problem, those of the framework too."""
-    app.add_exception_handler(ProblemError, _answer_problem)
-    app.add_exception_handler(RequestValidationError, _answer_invalid_request)
-    app.add_exception_handler(HTTPException, _answer_http_exception)
-    app.add_exception_handler(OnsaleError, _answer_onsale_error)
-    app.add_exception_handler(Exception, _answer_unexpected)
-
-
-def _answer_problem(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, ProblemError)
-    return problem_response(error.problem, error.headers)
-
-
-def _answer_invalid_request(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    return problem_response(
-        invalid_request([(_field_name(entry["loc"][1:]), entry["msg"]) for entry in error.errors()])
-    )
-
-
 def invalid_body(error: ValidationError) -> ProblemDocument:
     """What is wrong with a body that was read by its model."""
-    return invalid_request([(_field_name(entry["loc"]), entry["msg"]) for entry in error.errors()])
+    return invalid_request([(field_name(entry["loc"]), entry["msg"]) for entry in error.errors()])
 
 
 def invalid_request(fields: Sequence[tuple[str, str]]) -> ProblemDocument:
@@ -226,95 +232,35 @@ def invalid_request(fields: Sequence[tuple[str, str]]) -> ProblemDocument:
     )
 
 
-def _field_name(location: Sequence[Any]) -> str:
+def field_name(location: Sequence[Any]) -> str:
     """What is wrong with the whole body is in `body`."""
     return ".".join(str(part) for part in location if not isinstance(part, int)) or "body"
-
-
-def _answer_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if error.status_code == 405:
-        document = problem(
-            "method-not-allowed",
-            "Method not allowed",
-            405,
-            "See the Allow header for what this path takes.",
-        )
-        return problem_response(document, {"Allow": ", ".join(_allowed_methods(request))})
-    if error.status_code == 400:
-        # FastAPI's word for a body that is not even text.
-        return problem_response(invalid_request([("body", "send JSON, in UTF-8")]))
-    if error.status_code == 413:
-        return problem_response(body_too_large(), error.headers)
-    titles = {
-        404: ("not-found", "Not found", "There is nothing at this path. See /docs for the paths."),
-    }
-    type_name, title, detail = titles.get(
-        error.status_code, ("http-error", "Request failed", str(error.detail))
-    )
-    return problem_response(problem(type_name, title, error.status_code, detail), error.headers)
-
-
-def _allowed_methods(request: Request) -> list[str]:
-    """What the routes of a path take together; the router names those of the first only."""
-    found: set[str] = set()
-    for route in iter_route_contexts(request.app.routes):
-        match, _ = route.matches(request.scope)
-        if match is not Match.NONE:
-            found |= route.methods or set()
-    return sorted(found)
-
-
-def _answer_onsale_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, OnsaleError)
-    return onsale_error_response(error, path=request.url.path)
-
-
-def onsale_error_response(error: OnsaleError, *, path: str) -> Response:
-    """The answer to a request that ran into one of our errors; those without an answer are raised."""
-    retry = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-    match error:
-        case SalesNotOpen():
-            return problem_response(sales_not_open(error.sales_open_at))
-        case EventArchived():
-            return problem_response(event_archived())
-        case LineFull():
-            document = problem(
-                "line-full", "The line is full", 429, f"{error} Try again after Retry-After seconds."
-            )
-            return problem_response(document, retry)
-        case IdempotencyKeyReused():
-            return problem_response(
-                problem(
-                    "idempotency-key-reused",
-                    "Idempotency-Key used before",
-                    422,
-                    "This key came before with another request. Use a new key for a new command.",
-                )
-            )
-        case TemporarilyUnavailable():
-            log_event(logger, logging.WARNING, "temporarily unavailable", path=path, reason=error)
-            document = problem(
-                "temporarily-unavailable",
-                "Temporarily unavailable",
-                503,
-                "A server that is needed does not answer. Try again after Retry-After seconds.",
-            )
-            return problem_response(document, retry)
-        case _:
-            raise error
-
-
-def _answer_unexpected(request: Request, error: Exception) -> Response:
-    """Starlette logs the traceback of what arrives here."""
-    log_event(logger, logging.ERROR, "unexpected error", path=request.url.path, reason=repr(error))
-    return problem_response(internal_error())
 
 
 def internal_error() -> ProblemDocument:
     """Something is wrong with us."""
     return problem(
         "internal-error", "Internal error", 500, "Something went wrong on our side. Try again later."
+    )
+
+
+def unauthenticated(detail: str) -> ProblemDocument:
+    """It is not known who asks."""
+    return problem("unauthenticated", "Not authenticated", 401, detail)
+
+
+def forbidden(detail: str) -> ProblemDocument:
+    """Callers of this role can't do this at all."""
+    return problem("forbidden", "Not allowed", 403, detail)
+
+
+def not_on_loopback() -> ProblemDocument:
+    """Authentication is off, and the request comes from another machine."""
+    return problem(
+        "authentication-off",
+        "This API serves its own machine only",
+        403,
+        "Authentication is off here. Set ONSALE_AUTH=required to serve others.",
     )
 
 
@@ -337,6 +283,42 @@ def idempotency_key_malformed() -> ProblemDocument:
         f"Send an Idempotency-Key of 1 to {limits.IDEMPOTENCY_KEY_LENGTH_MAX} visible ASCII characters,"
         " for example a UUID.",
     )
+
+
+def head_too_large() -> ProblemDocument:
+    """The request has more headers, or longer ones, than may be."""
+    return problem(
+        "head-too-large",
+        "Headers too large",
+        431,
+        f"The head of a request may have {limits.REQUEST_HEAD_BYTES_MAX} bytes and"
+        f" {limits.REQUEST_HEADERS_MAX} headers. Send fewer.",
+    )
+
+
+def request_too_slow() -> ProblemDocument:
+    """The request did not arrive in time."""
+    return problem(
+        "request-too-slow",
+        "Request too slow",
+        408,
+        f"The request was not whole within {limits.REQUEST_SECONDS_MAX:.0f} seconds. Send it again.",
+    )
+
+
+def too_many_connections() -> ProblemDocument:
+    """The process holds as many connections as it may."""
+    return problem(
+        "temporarily-unavailable",
+        "Temporarily unavailable",
+        503,
+        "This process has as many connections as it may. Try again, and use one for many requests.",
+    )
+
+
+def not_http() -> ProblemDocument:
+    """What came is no HTTP/1.1."""
+    return problem("not-http", "Not HTTP", 400, "The request can't be read. Send HTTP/1.1.")
 
 
 def body_too_large() -> ProblemDocument:

@@ -129,7 +129,33 @@ class Problem(BaseModel):
 
 
 class Job(BaseModel):
-    """A command and how far it has come."""
+    """A command and how far it has come.
+
+    `position` is its place in the event's line, for ever; `ahead` is how many commands are still before it.
+    `estimated_wait_seconds` is null where nobody can tell: at the start, or while the line stands still.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "01a206d1-4c1f-7d5e-9a53-6e1f6f2d8a11",
+                    "kind": "book",
+                    "event_id": "01a206d1-4a02-7c44-8c0b-0f6a7be1d9c2",
+                    "status": "queued",
+                    "done": False,
+                    "created_at": "2026-11-23T10:00:00.000000Z",
+                    "finished_at": None,
+                    "position": 812,
+                    "ahead": 311,
+                    "estimated_wait_seconds": 0.062,
+                    "booking_id": "01a206d1-4c1f-7d5e-9a53-6e1f6f2d8a11",
+                    "booking": None,
+                    "error": None,
+                }
+            ]
+        }
+    )
 
     id: str
     kind: Literal["book", "cancel", "change", "repeat", "unknown"]

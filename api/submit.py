@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
+import random
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import orjson
 from fastapi import Response
 from pydantic import TypeAdapter, ValidationError
+from starlette.types import Receive
 
+from api.access import check_booking_for
+from api.callers import Caller
 from api.context import ApiContext
-from api.idempotency import ANYONE, keyed_job_id, recall
+from api.event_lookup import known_event_id
+from api.idempotency import keyed_job_id, recall
 from api.jobs import (
     JobDocument,
     accepted_document,
     finished_document,
-    read_job_document,
+    read_job,
     recorded_document,
+    retry_after_seconds,
 )
-from api.prefer import preferred_wait_seconds
+from api.prefer import Preference, read_preference
 from api.problems import (
     ProblemError,
     event_not_found,
@@ -30,14 +33,14 @@ from api.problems import (
     unsupported_media_type,
 )
 from api.schemas import BookingRequest
+from api.wait import wait_for_result
 from shared.domain import CommandKind
 from shared.errors import EventNotFound, TemporarilyUnavailable
-from shared.identifiers import canonical_id, new_id
+from shared.identifiers import new_id
 from shared.line.codec import book_payload
 from shared.line.producer import Submission
 from shared.records import CommandPayload, EventRecord, LedgerRecord
 
-_RETRY_AFTER_SECONDS_MAX = 30
 _read_booking = TypeAdapter(BookingRequest).validate_json
 
 
@@ -50,77 +53,85 @@ class SubmitHeaders:
     idempotency_key: str | None = None
 
 
-async def submit_booking(context: ApiContext, event_id: str, body: bytes, headers: SubmitHeaders) -> Response:
+async def submit_booking(
+    context: ApiContext, caller: Caller, event_id: str, body: bytes, headers: SubmitHeaders, receive: Receive
+) -> Response:
     """Read a booking straight from its bytes and put it on the line of the event with this id.
 
     Raises:
-        ProblemError: the body or a header is wrong, or there is no such event.
+        ProblemError: the body or a header is wrong, there is no such event, or the caller may not.
         IdempotencyKeyReused, LineFull, TemporarilyUnavailable: it was not accepted.
     """
-    id = canonical_id(event_id)
-    if id is None:
-        raise ProblemError(event_not_found(event_id))
+    id = known_event_id(event_id)
     if headers.content_type is None or not headers.content_type.lower().startswith("application/json"):
         raise ProblemError(unsupported_media_type())
     try:
         request = _read_booking(body)
     except ValidationError as error:
         raise ProblemError(invalid_body(error)) from error
-    return await submit_command(context, id, book_payload(request.user_id, request.ticket_count), headers)
+    await check_booking_for(context, caller, id, request.user_id)
+    payload = book_payload(request.user_id, request.ticket_count)
+    return await submit_command(context, caller, id, payload, headers, receive)
 
 
 async def submit_command(
-    context: ApiContext, event_id: str, payload: CommandPayload, headers: SubmitHeaders
+    context: ApiContext,
+    caller: Caller,
+    event_id: str,
+    payload: CommandPayload,
+    headers: SubmitHeaders,
+    receive: Receive,
 ) -> Response:
     """Put a command on its event's line; answer 202, or the result if the client waits and it comes in time.
+
+    Where as many wait already as may, it is accepted all the same, and answered at once.
 
     Raises:
         ProblemError: a header is wrong, or there is no such event.
         IdempotencyKeyReused, LineFull, TemporarilyUnavailable: it was not accepted.
     """
-    wait_seconds = preferred_wait_seconds(headers.prefer, seconds_max=context.settings.wait_seconds_max)
+    preference = read_preference(headers.prefer, seconds_max=context.settings.wait_seconds_max)
     key = headers.idempotency_key
     submission = Submission(
-        job_id=new_id() if key is None else keyed_job_id(ANYONE, key),
+        job_id=new_id() if key is None else keyed_job_id(caller.id, key),
         event_id=event_id,
         payload=payload,
-        reply_to=context.replies.channel if wait_seconds else "",
     )
     if key is not None:
         recalled = await recall(context, submission)
         if isinstance(recalled, LedgerRecord):
-            return _answer(recorded_document(recalled), wait_seconds)
+            return _answer(recorded_document(recalled), preference)
         submission = recalled
-    if not wait_seconds:
-        return job_accepted(await _accept(context, submission))
+    if not preference.wait_seconds:
+        return job_accepted(await _accept(context, submission), preference)
+    with context.waiters.take_if_free() as taken:
+        if not taken:
+            return job_accepted(await _accept(context, submission), preference.at_once())
+        return _answer(await _accept_and_wait(context, submission, receive, preference), preference)
+
+
+async def _accept_and_wait(
+    context: ApiContext, submission: Submission, receive: Receive, preference: Preference
+) -> JobDocument:
     async with context.replies.expect(submission.job_id) as reply:
-        job = await _accept(context, submission)
-        if not job["done"]:
-            try:
-                job = finished_document(job, await asyncio.wait_for(reply, wait_seconds), payload)
-            except TimeoutError:
-                job = await _read_again(context, job)
-    return _answer(job, wait_seconds)
+        job = await _accept(context, replace(submission, reply_to=context.replies.channel))
+        if job["done"]:
+            return job
+        result = await wait_for_result(reply, receive, preference.wait_seconds)
+    if result is None:
+        return await _read_again(context, job)
+    return finished_document(job, result, submission.payload)
 
 
-def job_accepted(job: JobDocument, headers: Mapping[str, str] | None = None) -> Response:
+def job_accepted(job: JobDocument, preference: Preference) -> Response:
     """202 with the job, where to ask for it and when."""
-    return json_response(
-        job,
-        202,
-        {
-            "Location": f"/jobs/{job['id']}",
-            "Retry-After": str(retry_after_seconds(job)),
-            "Vary": "Prefer",
-            **(headers or {}),
-        },
-    )
+    headers = {"Location": f"/jobs/{job['id']}", "Retry-After": retry_after(job), **preference.headers(202)}
+    return json_response(job, 202, headers)
 
 
-def retry_after_seconds(job: JobDocument) -> int:
-    """When it is worth to ask again: whole seconds, at least one."""
-    estimate = job["estimated_wait_seconds"] or 0
-    return max(1, min(math.ceil(estimate), _RETRY_AFTER_SECONDS_MAX))
+def retry_after(job: JobDocument) -> str:
+    """The Retry-After header of a job that waits."""
+    return str(retry_after_seconds(job, random.random()))  # noqa: S311 (spreads load)
 
 
 def json_response(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -155,23 +166,24 @@ async def _accept(context: ApiContext, submission: Submission) -> JobDocument:
 async def _read_again(context: ApiContext, job: JobDocument, reply_to: str = "") -> JobDocument:
     """A job that may be done by now. It was accepted, whoever is away now."""
     try:
-        return await read_job_document(context, job["id"], reply_to=reply_to) or job
+        known = await read_job(context, job["id"], reply_to=reply_to)
     except TemporarilyUnavailable:
         return job
+    return job if known is None else known.document
 
 
-def _answer(job: JobDocument, wait_seconds: float) -> Response:
-    applied = {"Preference-Applied": f"wait={wait_seconds:.0f}"} if wait_seconds else {}
-    return _final_answer(job, applied) if wait_seconds and job["done"] else job_accepted(job, applied)
+def _answer(job: JobDocument, preference: Preference) -> Response:
+    if preference.wait_seconds and job["done"]:
+        return _final_answer(job, preference)
+    return job_accepted(job, preference)
 
 
-def _final_answer(job: JobDocument, headers: Mapping[str, Any]) -> Response:
+def _final_answer(job: JobDocument, preference: Preference) -> Response:
     """What a synchronous API would have said."""
-    vary = {"Vary": "Prefer", **headers}
     if job["error"] is not None:
-        return problem_response(job["error"], vary)
+        return problem_response(job["error"], preference.headers(job["error"]["status"]))
     if job["kind"] == CommandKind.BOOK:
-        return json_response(job["booking"], 201, {"Location": f"/bookings/{job['booking_id']}", **vary})
-    if job["kind"] == CommandKind.CHANGE:
-        return json_response(job["event"], 200, vary)
-    return json_response(job["booking"], 200, vary)
+        location = {"Location": f"/bookings/{job['booking_id']}"}
+        return json_response(job["booking"], 201, {**location, **preference.headers(201)})
+    shown = job["event"] if job["kind"] == CommandKind.CHANGE else job["booking"]
+    return json_response(shown, 200, preference.headers(200))

@@ -1,4 +1,4 @@
-"""Runs servers, API, workers and dashboard, keeps them running, and stops them in order."""
+"""Runs servers, API, workers, webhooks and dashboard, keeps them running, and stops them in order."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ API_STOP_SECONDS_MAX = 10.0
 DASHBOARD_STOP_SECONDS_MAX = 5.0
 # A batch in its transaction ends within PostgreSQL's statement timeout of 10 seconds, or is rolled back.
 WORKER_STOP_SECONDS_MAX = 20.0
+# An attempt that has begun ends within its time limit of 10 seconds, and is written down.
+WEBHOOKS_STOP_SECONDS_MAX = 25.0
 POLL_SECONDS = 0.2
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -145,15 +147,16 @@ class Supervisor:
     def _start_programs(self, stack: ExitStack) -> None:
         workers = [self._worker(number) for number in range(1, self._settings.workers + 1)]
         front = [self._api(), self._dashboard()]
-        stack.callback(stop_together, workers)
+        behind = [*workers, self._webhooks()]
+        stack.callback(stop_together, behind)
         # Stopped first, so that nothing new is accepted while the workers finish their batches.
         stack.callback(stop_together, front)
-        for program in (*front, *workers):
+        for program in (*front, *behind):
             self._start(program)
 
     def _api(self) -> Program:
         settings = self._settings
-        command = [sys.executable, "-m", "uvicorn", "api.main:app", "--no-access-log"]
+        command = [sys.executable, "-m", "uvicorn", "api.main:app", "--no-access-log", "--no-server-header"]
         command += ["--http", "api.http_protocol:HttpProtocol"]
         command += ["--host", settings.api_host, "--port", str(settings.api_port)]
         return self._program("API", command, seconds=API_STOP_SECONDS_MAX)
@@ -161,6 +164,10 @@ class Supervisor:
     def _worker(self, number: int) -> Program:
         command = [sys.executable, "-m", "worker"]
         return self._program(f"worker {number}", command, seconds=WORKER_STOP_SECONDS_MAX)
+
+    def _webhooks(self) -> Program:
+        command = [sys.executable, "-m", "worker", "webhooks"]
+        return self._program("webhooks process", command, seconds=WEBHOOKS_STOP_SECONDS_MAX)
 
     def _dashboard(self) -> Program:
         # A button that deletes waiting commands has no place beside those that only look.

@@ -18,7 +18,7 @@ STANDARD_OUTPUT = 1
 
 def reachable_host(host: str) -> str:
     """Where a client on this machine finds a server that listens on `host`."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (nothing is bound)
 
 
 def describe(settings: LocalSettings, environment: Mapping[str, str], environment_file: Path) -> str:

@@ -4,12 +4,16 @@ OnsaleError
 ├── EventNotFound
 ├── EventArchived
 ├── SalesNotOpen
+├── TooManyWebhooks
+├── AddressRefused
+├── ForeignJob
 ├── LineFull
 ├── RateLimited
 ├── IdempotencyKeyReused
 ├── TemporarilyUnavailable
 │   ├── LineUnavailable
-│   └── DatabaseUnavailable
+│   ├── DatabaseUnavailable
+│   └── TooManyWaiting
 ├── StaleClaim
 ├── MigrationRefused
 ├── ArchiveRefused
@@ -48,6 +52,18 @@ class SalesNotOpen(OnsaleError):
         self.sales_open_at = sales_open_at
 
 
+class TooManyWebhooks(OnsaleError):
+    """This event has as many webhooks as it may have."""
+
+
+class AddressRefused(OnsaleError):
+    """No webhook is delivered to this address."""
+
+
+class ForeignJob(OnsaleError):
+    """A job in a queue of ours that calls something else than it is for."""
+
+
 class LineFull(OnsaleError):
     """The line of this event is as long as it may be."""
 
@@ -75,6 +91,10 @@ class LineUnavailable(TemporarilyUnavailable):
 
 class DatabaseUnavailable(TemporarilyUnavailable):
     """PostgreSQL does not answer in time."""
+
+
+class TooManyWaiting(TemporarilyUnavailable):
+    """As many clients wait here as may."""
 
 
 class StaleClaim(OnsaleError):

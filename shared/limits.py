@@ -11,6 +11,17 @@ MAX_TICKETS_PER_USER_MAX = 1_000
 
 REQUEST_BODY_BYTES_MAX = 16 * 1024
 
+REQUEST_HEAD_BYTES_MAX = 32 * 1024
+"""What may arrive of a request before its head is complete; room for a token and some cookies."""
+
+REQUEST_HEADERS_MAX = 100
+
+REQUEST_SECONDS_MAX = 20.0
+"""How long a request may take to arrive, from the connection or its first byte to its last."""
+
+CONNECTIONS_MAX = 20_000
+"""Connections that one API process holds; each costs some kilobytes."""
+
 ENQUEUE_BATCH_MAX = 256
 """Commands that one call of the enqueue script takes; more wait for the next call."""
 
@@ -102,5 +113,126 @@ RATE_TOLD_AT_ONCE_MAX = 1_000
 RATE_CALLERS_MAX = 200_000
 """Callers counted in one process; past it, those far from their quota are forgotten."""
 
+STANDSTILL_SECONDS = 10.0
+"""A line in which nothing was applied for so long stands still: nobody can say when it will be whose turn."""
+
+DRAIN_MEMORY = 0.8
+"""What the batches until now count in the measured drain rate when one more is added: the last few matter."""
+
+JOBS_READ_AT_ONCE_MAX = 256
+"""Jobs that are read in one round trip after the subscription was lost."""
+
+PROGRESS_READ_AT_ONCE_MAX = 500
+"""Lines that one call of a script looks at, so that it never holds Redis for long."""
+
+RETRY_AFTER_SECONDS_MAX = 30
+"""The longest that a client is told to wait before it asks again, before some chance is added."""
+
+RETRY_AFTER_UNKNOWN_SECONDS = 2.0
+"""The same where nobody can say how long it will take."""
+
+RETRY_AFTER_SPREAD = 0.5
+"""How much longer than that, at most, by chance, so that clients don't come back all at once."""
+
+STREAM_SECONDS_MAX = 900.0
+"""The longest that one stream of a job stays open; its client opens another, and nothing is missed."""
+
+STREAM_SEND_SECONDS_MAX = 30.0
+"""How long a client may leave an event of its stream unread before the stream is given up."""
+
+STREAM_RESULT_SECONDS_MAX = 2.0
+"""How long after its turn a stream waits for the result to be sent before it asks for it."""
+
+STREAM_RETRY_MS = (1_000, 5_000)
+"""When a client opens its stream again after it broke off; by chance, so that they don't come all at once."""
+
+AUTHORIZATION_LENGTH_MAX = 8 * 1024
+"""Characters of an Authorization header; a longer one is refused unread."""
+
+API_KEYS_MAX = 10_000
+"""Keys that an API process holds in memory, and the most that can be made."""
+
+API_KEY_TEXT_LENGTH_MAX = 128
+"""Characters of an account's name and of a key's label."""
+
+API_KEY_EVENTS_MAX = 1_000
+"""Events that a seller's key may be held to."""
+
+API_KEY_DAYS_MAX = 3_650
+API_KEY_OVERLAP_HOURS_MAX = 24 * 30
+"""How long the old secret of a key may be good after a rotation."""
+
+TOKENS_REMEMBERED_MAX = 50_000
+"""Tokens of customers that an API process remembers as good, so that each is checked once."""
+
+JWT_LEEWAY_SECONDS = 30
+"""How far the clock of the identity provider may be off."""
+
+JWT_SECRET_LENGTH_MIN = 32
+"""Characters of a secret for HS256 (RFC 7518, section 3.2: as many bits as the hash has)."""
+
+JWKS_FILE_BYTES_MAX = 256 * 1024
+
+EVENT_OWNERS_REMEMBERED_MAX = 100_000
+"""Events of which an API process remembers whose they are; that never changes."""
+
+WEBHOOKS_PER_EVENT_MAX = 10
+
+WEBHOOK_URL_LENGTH_MAX = 2_048
+
+WEBHOOK_LEDGER_STEP = 500
+"""Ledger rows from which one step makes the messages of a webhook."""
+
+WEBHOOK_MESSAGES_PER_ROW_MAX = 2
+"""Messages that one ledger row can make: of the booking, and of its having been the last."""
+
+WEBHOOK_MESSAGES_PENDING_MAX = 1_000
+"""Messages of a webhook that wait to be delivered; the rest waits as rows of the ledger."""
+
+WEBHOOK_UNREADABLE_SECONDS = 60
+"""How long a webhook is left alone after a ledger row that could not be read."""
+
+WEBHOOK_DUE_BATCH_MAX = 50
+"""Messages that a delivery reads at a time."""
+
+WEBHOOK_STRETCH_SECONDS_MAX = 5.0
+"""How long one job delivers to one target before the others get their turn."""
+
+WEBHOOK_CLAIM_MARGIN_SECONDS = 5.0
+"""How much longer than an attempt a webhook belongs to who delivers its messages."""
+
+WEBHOOK_JOB_SECONDS_MAX = 180
+"""When RQ ends a job that delivers; its own time limits end it long before."""
+
+WEBHOOK_SLOW_SECONDS = 1.0
+"""A target that took longer to answer is slow: its jobs go to the queue that has fewer threads."""
+
+WEBHOOKS_LOOKED_UP_MAX = 1_000
+"""Webhooks with work that one look finds; the next look finds the rest."""
+
+WEBHOOK_ADDRESSES_TRIED_MAX = 4
+"""Addresses of one host that one attempt tries."""
+
+WEBHOOK_RESOLVE_SECONDS_MAX = 2.0
+"""The longest that a registration waits for the addresses of a host."""
+
+WEBHOOK_RESPONSE_BYTES_MAX = 64 * 1024
+"""What is read of a target's answer, to keep the connection for the next message; more ends it."""
+
+WEBHOOK_ATTEMPTS_LOGGED_MAX = 50
+"""Attempts at one message that its log keeps: the newest."""
+
+WEBHOOK_FAILING_SECONDS_MAX = 5 * 24 * 3600
+"""A target that has not taken a message for so long is not tried any more."""
+
+WEBHOOK_OLD_SECRET_SECONDS = 24 * 3600
+"""How long messages are signed with the old secret too, after a new one was made."""
+
+WEBHOOK_LOG_STEP = 1_000
+"""Messages that one statement removes from the log."""
+
+
 assert TICKETS_PER_BOOKING_MAX <= MAX_TICKETS_PER_USER_DEFAULT
 assert ENQUEUE_BATCH_MAX < SUBMISSIONS_WAITING_MAX
+assert STREAM_RESULT_SECONDS_MAX < STREAM_SEND_SECONDS_MAX < STREAM_SECONDS_MAX
+assert WEBHOOK_MESSAGES_PER_ROW_MAX <= WEBHOOK_MESSAGES_PENDING_MAX

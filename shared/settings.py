@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import quote
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared import limits
@@ -20,14 +30,32 @@ class Durability(StrEnum):
     NONE = "none"
 
 
+class Authentication(StrEnum):
+    """Whether callers have to say who they are."""
+
+    OFF = "off"
+    REQUIRED = "required"
+
+
 class Settings(BaseSettings):
     """What an operator can set. Names in the environment: `ONSALE_` and the field's name."""
 
     model_config = SettingsConfigDict(env_prefix="ONSALE_", frozen=True)
 
+    database_password_file: Annotated[
+        Path | None, Field(description="file with the password for `DATABASE_URL`, which then has none")
+    ] = None
+    redis_password_file: Annotated[
+        Path | None, Field(description="file with the password for `REDIS_URL`, which then has none")
+    ] = None
+    passwords_directory: Annotated[
+        Path | None,
+        Field(description="where `python -m worker migrate` finds `<role>/password` of the database's roles"),
+    ] = None
     database_url: Annotated[
         str,
         Field(
+            repr=False,
             validation_alias=AliasChoices("database_url", "DATABASE_URL"),
             pattern=r"^postgresql://",
             description="PostgreSQL, as postgresql://user:password@host:port/database",
@@ -36,6 +64,7 @@ class Settings(BaseSettings):
     redis_url: Annotated[
         str,
         Field(
+            repr=False,
             validation_alias=AliasChoices("redis_url", "REDIS_URL"),
             pattern=r"^(redis|rediss|unix)://",
             description="Redis 7.0 or newer, or Valkey, as redis://host:port/database",
@@ -50,6 +79,19 @@ class Settings(BaseSettings):
     wait_seconds_max: Annotated[
         float, Field(gt=0, le=300, description="the longest that `Prefer: wait` is honoured")
     ] = 30.0
+    waiters_max: Annotated[
+        int,
+        Field(ge=1, le=100_000, description="clients that may wait with `Prefer: wait` at one API process"),
+    ] = 10_000
+    streams_max: Annotated[
+        int, Field(ge=1, le=100_000, description="streams of jobs that one API process keeps open")
+    ] = 5_000
+    stream_position_seconds: Annotated[
+        float, Field(ge=0.05, le=60, description="how often a stream is told how far its line has come")
+    ] = 1.0
+    stream_heartbeat_seconds: Annotated[
+        float, Field(ge=0.1, le=300, description="how long a stream is silent before a heartbeat")
+    ] = 15.0
     batch_commands_max: Annotated[
         int, Field(ge=1, le=10_000, description="commands applied in one transaction")
     ] = 1_000
@@ -108,9 +150,80 @@ class Settings(BaseSettings):
         int,
         Field(ge=0, le=10, description="replicas of Redis that must have a command on disk before its 202"),
     ] = 0
+    auth: Annotated[
+        Authentication,
+        Field(
+            description="`required`: callers need an API key or a token; `off`: everybody may do everything"
+        ),
+    ] = Authentication.OFF
+    auth_off_anywhere: Annotated[
+        bool, Field(description="let `off` serve other machines than this one; else the API refuses to")
+    ] = False
+    keys_refresh_seconds: Annotated[
+        float, Field(ge=0.1, le=60, description="how soon a key that is made or revoked is known")
+    ] = 2.0
+    keys_trust_seconds: Annotated[
+        float,
+        Field(ge=1, le=86_400, description="how long known keys are good while PostgreSQL can't be asked"),
+    ] = 900.0
+    jwt_secret: Annotated[
+        SecretStr | None, Field(description="secret of the identity provider that signs tokens by HS256")
+    ] = None
+    jwt_jwks_file: Annotated[
+        Path | None, Field(description="file with the identity provider's public keys, instead of a secret")
+    ] = None
+    jwt_audience: Annotated[str, Field(description="`aud` that a customer's token must have")] = "onsale"
+    jwt_issuer: Annotated[
+        str | None, Field(description="`iss` that a customer's token must have; needed for tokens")
+    ] = None
+    requests_per_customer: Annotated[
+        int, Field(ge=0, le=1_000_000, description="requests of a customer in 60 seconds; 0 for no bound")
+    ] = 300
+    requests_per_key: Annotated[
+        int, Field(ge=0, le=100_000_000, description="requests by an API key in 60 seconds; 0 for no bound")
+    ] = 0
     api_database_connections_max: Annotated[
         int, Field(ge=1, le=200, description="PostgreSQL connections of one API process")
     ] = 5
+    webhooks_allow_private: Annotated[
+        bool,
+        Field(description="webhooks may go to private addresses and over http: for intranets and tests"),
+    ] = False
+    webhooks_attempt_seconds_max: Annotated[
+        float, Field(ge=0.1, le=60, description="the longest that one attempt to deliver a message may take")
+    ] = 10.0
+    webhooks_threads: Annotated[
+        int, Field(ge=1, le=100, description="targets that one process delivers to at once, slow ones beside")
+    ] = 8
+    webhooks_log_days: Annotated[
+        int, Field(ge=1, le=3650, description="how long delivered and failed messages stay in the log")
+    ] = 30
+
+    @field_validator("database_url", "redis_url")
+    @classmethod
+    def _with_password(cls, url: str, info: ValidationInfo) -> str:
+        name = "database_password_file" if info.field_name == "database_url" else "redis_password_file"
+        file: Path | None = info.data.get(name)
+        if file is None:
+            return url
+        try:
+            password = file.read_text().strip()
+        except OSError as error:
+            raise ValueError(f"ONSALE_{name.upper()}: {file}: {error.strerror}") from error
+        scheme, _, rest = url.partition("://")
+        user, _, host = rest.rpartition("@")
+        return f"{scheme}://{user}:{quote(password, safe='')}@{host}"
+
+    @model_validator(mode="after")
+    def _tokens_can_be_checked(self) -> Self:
+        if self.jwt_secret is not None and self.jwt_jwks_file is not None:
+            raise ValueError("set ONSALE_JWT_SECRET or ONSALE_JWT_JWKS_FILE, not both")
+        if (self.jwt_secret or self.jwt_jwks_file) and not self.jwt_issuer:
+            raise ValueError("set ONSALE_JWT_ISSUER too: tokens of other issuers must be refused")
+        secret = self.jwt_secret
+        if secret is not None and len(secret.get_secret_value()) < limits.JWT_SECRET_LENGTH_MIN:
+            raise ValueError(f"ONSALE_JWT_SECRET needs {limits.JWT_SECRET_LENGTH_MIN} characters at least")
+        return self
 
 
 @lru_cache(maxsize=1)
@@ -127,6 +240,9 @@ def explain_settings_error(error: ValidationError) -> str:
     """One line per setting that is missing or wrong, naming the variable to set."""
     lines = []
     for problem in error.errors():
+        if not problem["loc"]:
+            lines.append(problem["msg"].removeprefix("Value error, "))
+            continue
         field = str(problem["loc"][0])
         variable = field.upper() if field in ("database_url", "redis_url") else f"ONSALE_{field.upper()}"
         lines.append(f"{variable.upper()}: {problem['msg']}")

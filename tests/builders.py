@@ -13,8 +13,9 @@ import redis
 from sqlalchemy import create_engine, text
 
 from local.servers import PostgresServer
+from shared.api_keys import ApiKey, Role, hash_secret, new_secret, write_token
 from shared.clock import SystemClock
-from shared.database import statements
+from shared.database import api_keys, statements
 from shared.database.engine import Database
 from shared.domain import BookingStatus, OutcomeCode, SaleTerms
 from shared.identifiers import new_id
@@ -85,6 +86,7 @@ def create_event(
     total_tickets: int = 10,
     max_tickets_per_user: int = 2,
     sales_open_at: datetime | None = None,
+    organiser_id: str | None = None,
 ) -> EventRecord:
     """An event in PostgreSQL that Redis does not know yet."""
     event = new_event(
@@ -95,11 +97,35 @@ def create_event(
             max_tickets_per_user=max_tickets_per_user,
             sales_open_at=sales_open_at,
         ),
+        organiser_id=organiser_id,
         created_at=SystemClock().now(),
     )
     with database.transaction() as connection:
         statements.insert_event(connection, event)
     return event
+
+
+def make_key(
+    database: Database, role: Role, account: str, events: list[str] | None = None
+) -> tuple[ApiKey, str]:
+    """A key, and the token with which its holder comes."""
+    secret = new_secret()
+    key = ApiKey(
+        id=new_id(),
+        role=role,
+        account=account,
+        label="",
+        events=events,
+        secret_hash=hash_secret(secret),
+        previous_hash=None,
+        previous_until=None,
+        created_at=SystemClock().now(),
+        expires_at=None,
+        revoked_at=None,
+    )
+    with database.transaction() as connection:
+        api_keys.insert_key(connection, key)
+    return key, write_token(key.id, secret)
 
 
 def tamper(database: Database, statement: str) -> None:
@@ -159,7 +185,6 @@ def completion_of(batch: AppliedBatch) -> Completion:
         results=batch.results,
         view=batch.view,
         applied_position=batch.applied_position,
-        rate=1000.0,
         started_at=now,
         ended_at=now,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,19 +10,20 @@ from pathlib import Path
 import httpx
 import pytest
 import redis
-import uvicorn
 
-from api.main import create_app
 from local.servers import PostgresServer, ValkeyServer
 from shared.clock import SystemClock
 from shared.database.engine import Database
 from shared.database.migrate import migrate
 from shared.line.connections import connect
 from shared.settings import Settings
-from tests.builders import build_worker, tamper, wait_until
+from tests.builders import build_worker, tamper
+from tests.serving import serving
 from worker.consume import Worker
+from worker.webhooks.process import run_webhooks
 
 StartWorker = Callable[..., Worker]
+StartWebhooks = Callable[..., threading.Event]
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +59,10 @@ def settings(migrated_url: str, valkey: ValkeyServer) -> Settings:
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
     database = Database(settings, connections_max=5)
-    tamper(database, "TRUNCATE events, bookings, ledger")
+    tamper(
+        database,
+        "TRUNCATE events, bookings, ledger, api_keys, webhooks, webhook_messages, webhook_attempts",
+    )
     yield database
     database.close()
 
@@ -77,8 +80,8 @@ def start_worker(settings: Settings, database: Database, redis_client: redis.Red
     """Starts workers in threads of this process; all are stopped at the end."""
     with ExitStack() as stack:
 
-        def start(name: str = "test-worker") -> Worker:
-            worker = build_worker(settings, database, name=name)
+        def start(name: str = "test-worker", own: Database | None = None) -> Worker:
+            worker = build_worker(settings, own or database, name=name)
             thread = threading.Thread(target=worker.run, name=name)
             thread.start()
             stack.callback(thread.join)
@@ -89,19 +92,29 @@ def start_worker(settings: Settings, database: Database, redis_client: redis.Red
 
 
 @pytest.fixture
+def start_webhooks(
+    settings: Settings, database: Database, redis_client: redis.Redis
+) -> Iterator[StartWebhooks]:
+    """Starts the webhooks process in threads, with other settings; all are stopped at the end."""
+    with ExitStack() as stack:
+
+        def start(**changes: object) -> threading.Event:
+            stopping = threading.Event()
+            own = settings.model_copy(update=changes)
+            thread = threading.Thread(target=run_webhooks, args=(own, SystemClock(), stopping))
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(stopping.set)
+            return stopping
+
+        yield start
+
+
+@pytest.fixture
 def api(settings: Settings, database: Database, redis_client: redis.Redis) -> Iterator[httpx.Client]:
     """A client of an API that runs in a thread, on a socket of its own."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    wait_until(lambda: server.started)
-    with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30) as client:
-        yield client
-    server.should_exit = True
-    thread.join()
-    listener.close()
+    with serving(settings) as served:
+        yield served.client
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 """The worker's commands.
 
-`python -m worker` consumes, `python -m worker migrate` brings the schema up to date,
-`python -m worker verify` checks the database against the rules, `python -m worker reconcile`
-compares Redis with PostgreSQL, `python -m worker archive` puts an event that is over into a file.
+`python -m worker` consumes, `python -m worker webhooks` tells organisers what they asked to be told,
+`python -m worker migrate` brings the schema up to date, `python -m worker verify` checks the database against
+the rules, `python -m worker reconcile` compares Redis with PostgreSQL, `python -m worker archive` puts an
+event that is over into a file.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import argparse
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -33,6 +35,7 @@ from shared.settings import Settings, explain_settings_error, load_settings
 from worker.consume import Worker
 from worker.operations import archive, bring_schema_to, reconcile, verify_archive
 from worker.verify import Counts, Verifier
+from worker.webhooks.process import run_webhooks
 
 logger = logging.getLogger("worker")
 
@@ -63,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return archive(settings, parsed.event, parsed.to, remove=parsed.remove)
         case "alive":
             return 0 if is_worker_alive_on_this_host(connect(settings)) else 1
+        case "webhooks":
+            tell(settings)
+            return 0
         case _:
             consume(settings)
             return 0
@@ -72,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("consume", help="work until SIGTERM (the default)")
+    commands.add_parser("webhooks", help="make and deliver the messages of webhooks until SIGTERM")
     migrate_parser = commands.add_parser("migrate", help="bring the schema up to date")
     migrate_parser.add_argument("--to", default="head", help="or to this revision, up or down")
     commands.add_parser("alive", help="exit with 0 if a worker of this host lives, as RQ's list has it")
@@ -145,15 +152,31 @@ def consume(settings: Settings) -> None:
         settings,
     )
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        worker.stop()
-
     calm_collector()
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    on_stop_signal(worker.stop)
     log_event(logger, logging.INFO, "worker started", worker=name)
     worker.run()
     log_event(logger, logging.INFO, "worker stopped", worker=name)
+
+
+def on_stop_signal(stop: Callable[[], None]) -> None:
+    """Call `stop` at SIGTERM or SIGINT."""
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        stop()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+
+
+def tell(settings: Settings) -> None:
+    """Make and deliver messages until SIGTERM or SIGINT, then finish the attempts that have begun."""
+    stopping = threading.Event()
+    calm_collector()
+    on_stop_signal(stopping.set)
+    log_event(logger, logging.INFO, "webhooks started")
+    run_webhooks(settings, SystemClock(), stopping)
+    log_event(logger, logging.INFO, "webhooks stopped")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ takes the event for one that never was, and no command for it is accepted again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,11 +16,13 @@ from shared import limits
 from shared.clock import Clock, format_time
 from shared.database import audit, removal, statements
 from shared.database.engine import Database
+from shared.database.webhooks import webhooks_of_event
 from shared.domain import BookingStatus
 from shared.errors import ArchiveRefused
 from shared.line.repair import LineRepair
 from shared.records import EventRecord
 from shared.seals import sealed
+from shared.webhooks.records import WebhookRecord
 from worker.archive_file import ArchiveRows, write_archive
 from worker.verify import RowsVerifier
 
@@ -119,6 +121,7 @@ class Archivist:
                     " run this again"
                 )
             self._refuse_if_young(event)
+            _refuse_if_untold(event, webhooks_of_event(connection, event.id))
             event = sealed(replace(event, archived_at=self._clock.now()))
             removal.mark_archived(connection, event)
         return event
@@ -156,4 +159,14 @@ class Archivist:
         with self._database.transaction() as connection:
             return removal.remove_ledger_rows(
                 connection, event.id, event.applied_position, limits.ARCHIVE_STEP_ROWS
+            )
+
+
+def _refuse_if_untold(event: EventRecord, webhooks: Iterable[WebhookRecord]) -> None:
+    """Webhooks read the ledger, which is about to go."""
+    for webhook in webhooks:
+        if webhook.disabled_at is None and webhook.cursor_position < event.applied_position:
+            raise ArchiveRefused(
+                f"webhook {webhook.id} has not been told all that happened at event {event.id};"
+                " wait until it has, or delete it"
             )

@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 _HEARTBEATS_PER_TTL = 4
 _PAUSE_SECONDS_MIN = 0.1
 _PAUSE_SECONDS_MAX = 2.0
-_RATE_WEIGHT_OF_NEWEST = 0.3
 
 _BUSY_COMMANDS_MIN = 20
 """So many commands that came during one batch say that more are coming."""
@@ -47,7 +46,6 @@ class _Tally:
     applied: int = 0
     failed: int = 0
     working_seconds: float = 0.0
-    rate: float = 0.0
 
 
 @dataclass(slots=True)
@@ -215,7 +213,6 @@ class Worker:
             results=batch.results,
             view=batch.view,
             applied_position=batch.applied_position,
-            rate=self._tally.rate,
             started_at=started_at,
             ended_at=self._clock.now(),
         )
@@ -226,8 +223,6 @@ class Worker:
         tally.applied += len(batch.results) - failed
         tally.failed += failed
         tally.working_seconds += seconds
-        newest_rate = len(batch.results) / max(seconds, 1e-6)
-        tally.rate += (newest_rate - tally.rate) * (_RATE_WEIGHT_OF_NEWEST if tally.rate else 1.0)
 
     def _remove_strays(self, event_id: str) -> None:
         foreign = self._consumer.remove_strays(event_id)

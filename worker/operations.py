@@ -21,7 +21,7 @@ from worker.verify import RowsVerifier
 def bring_schema_to(settings: Settings, revision: str) -> int:
     """Bring the schema to a revision, up or down."""
     try:
-        migrate(settings.database_url, revision)
+        migrate(settings.database_url, revision, passwords_directory=settings.passwords_directory)
     except OnsaleError as error:
         print(error, file=sys.stderr)
         return 1

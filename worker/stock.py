@@ -73,13 +73,11 @@ def _apply(
     clock: Clock,
 ) -> dict[str, JobResult]:
     started_at = clock.now()
-    started_seconds = clock.monotonic_seconds()
     batch = apply_to_database(database, clock, event_id, waiting, NO_CLAIM)
     completion = Completion(
         results=batch.results,
         view=batch.view,
         applied_position=batch.applied_position,
-        rate=len(waiting) / max(clock.monotonic_seconds() - started_seconds, 1e-6),
         started_at=started_at,
         ended_at=clock.now(),
     )

@@ -7,23 +7,34 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from api.access import AnyCaller, check_manages, may_touch
+from api.booking_lookup import find_booking, find_booking_origin
+from api.callers import Caller
 from api.context import ApiContext, Context
-from api.event_lookup import refuse_archived
+from api.event_lookup import known_event_id, refuse_archived
+from api.headers import joined_header
 from api.idempotency import IDEMPOTENCY_KEY_PATTERN
-from api.openapi import ACCEPTED, NEXT_PAGE, PROBLEMS, REFUSED
+from api.openapi import ACCEPTED, ADMISSION, NEXT_PAGE, PROBLEMS, REFUSED
 from api.pages import PageQuery, page_response, read_cursor
-from api.problems import ProblemError, booking_not_found, event_not_found
+from api.problems import ProblemError, booking_not_found, event_not_found, forbidden
 from api.schemas import Booking, BookingPage, BookingRequest, Job, UserId
 from api.submit import SubmitHeaders, json_response, submit_booking, submit_command
+from shared.api_keys import Role
 from shared.database import lists, statements
-from shared.domain import BookingStatus, CommandKind, OutcomeCode
+from shared.domain import BookingStatus
 from shared.identifiers import canonical_id
 from shared.line.codec import cancel_payload
 from shared.records import BookingRecord, booking_view
 
-router = APIRouter(tags=["bookings"])
+router = APIRouter(tags=["bookings"], responses=ADMISSION)
 
-Prefer = Annotated[str | None, Header(description="`wait=N`: wait up to N seconds for the result")]
+Prefer = Annotated[
+    str | None,
+    Header(
+        description="`wait=N`: wait up to N seconds for the result. `respond-async`: don't wait longer",
+        examples=["wait=10", "respond-async, wait=10"],
+    ),
+]
 IdempotencyKey = Annotated[
     str | None,
     # Checked where it is used, since a malformed key is answered with 400.
@@ -49,26 +60,25 @@ IdempotencyKey = Annotated[
         201: {"model": Booking, "description": "booked, if the client waited for it"},
         **ACCEPTED,
         **REFUSED,
+        **PROBLEMS[403],
         **PROBLEMS[404],
         **PROBLEMS[410],
         **PROBLEMS[413],
         **PROBLEMS[415],
         **PROBLEMS[422],
-        **PROBLEMS[429],
-        **PROBLEMS[503],
     },
 )
 async def book(
     event_id: str,
     request: Request,
     context: Context,
+    caller: AnyCaller,
     prefer: Prefer = None,
     idempotency_key: IdempotencyKey = None,
-    content_type: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> Response:
     """The command gets its place in the event's line, which is kept for ever. Poll the job for the result."""
-    headers = SubmitHeaders(content_type=content_type, prefer=prefer, idempotency_key=idempotency_key)
-    return await submit_booking(context, event_id, await request.body(), headers)
+    body = await request.body()
+    return await submit_booking(context, caller, event_id, body, submit_headers(request), request.receive)
 
 
 class BookingsQuery(PageQuery):
@@ -82,15 +92,16 @@ class BookingsQuery(PageQuery):
     "/events/{event_id}/bookings",
     response_model=BookingPage,
     summary="List the bookings of an event",
-    responses={**NEXT_PAGE, **PROBLEMS[404], **PROBLEMS[410], **PROBLEMS[422], **PROBLEMS[503]},
+    responses={**NEXT_PAGE, **PROBLEMS[403], **PROBLEMS[404], **PROBLEMS[410], **PROBLEMS[422]},
 )
 async def list_bookings(
-    event_id: str, context: Context, query: Annotated[BookingsQuery, Query()]
+    event_id: str, context: Context, caller: AnyCaller, query: Annotated[BookingsQuery, Query()]
 ) -> Response:
-    """In order of user and id, as PostgreSQL has them."""
-    id = canonical_id(event_id)
+    """In order of user and id, as PostgreSQL has them. Customers see their own."""
+    id = known_event_id(event_id)
+    query = await _query_of(context, caller, id, query)
     after = read_cursor(query.cursor, str, str)
-    found = None if id is None else await run_in_threadpool(_list_bookings, context, id, query, after)
+    found = await run_in_threadpool(_list_bookings, context, id, query, after)
     if found is None:
         raise ProblemError(event_not_found(event_id))
     path = f"/events/{id}/bookings"
@@ -109,45 +120,72 @@ async def list_bookings(
         **PROBLEMS[404],
         **PROBLEMS[410],
         **PROBLEMS[422],
-        **PROBLEMS[429],
-        **PROBLEMS[503],
     },
 )
 async def cancel(
-    booking_id: str, context: Context, prefer: Prefer = None, idempotency_key: IdempotencyKey = None
+    booking_id: str,
+    request: Request,
+    context: Context,
+    caller: AnyCaller,
+    prefer: Prefer = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """The command stands in the same line as the bookings; a booking that still waits can be cancelled."""
     id = canonical_id(booking_id)
-    event_id = None if id is None else await _event_of_booking(context, id)
-    if id is None or event_id is None:
+    origin = None if id is None else await find_booking_origin(context, id)
+    if (
+        id is None
+        or origin is None
+        or origin.refused
+        or not await may_touch(context, caller, event_id=origin.event_id, user_id=origin.user_id)
+    ):
         raise ProblemError(booking_not_found(booking_id))
-    headers = SubmitHeaders(prefer=prefer, idempotency_key=idempotency_key)
-    return await submit_command(context, event_id, cancel_payload(id), headers)
+    headers = submit_headers(request)
+    return await submit_command(
+        context, caller, origin.event_id, cancel_payload(id), headers, request.receive
+    )
 
 
 @router.get(
     "/bookings/{booking_id}",
     response_model=Booking,
     summary="Look at a booking",
-    responses={**PROBLEMS[404], **PROBLEMS[503]},
+    responses={**PROBLEMS[404]},
 )
-async def get_booking(booking_id: str, context: Context) -> Response:
+async def get_booking(booking_id: str, context: Context, caller: AnyCaller) -> Response:
     """As PostgreSQL has it."""
     id = canonical_id(booking_id)
-    booking = None if id is None else await run_in_threadpool(_find_booking, context, id)
-    if booking is None:
+    booking = None if id is None else await find_booking(context, id)
+    if booking is None or not await may_touch(
+        context, caller, event_id=booking.event_id, user_id=booking.user_id
+    ):
         raise ProblemError(booking_not_found(booking_id))
     return json_response(booking_view(booking))
 
 
-async def _event_of_booking(context: ApiContext, booking_id: str) -> str | None:
-    """The event in whose line the booking was, or still is; None if no booking came or can come of it."""
-    job = await context.producer.read_job(booking_id)
-    if job is not None and job.payload is not None and job.payload.get("kind") == CommandKind.BOOK:
-        refused = job.result is not None and job.result["outcome"] != OutcomeCode.BOOKED
-        return None if refused else job.event_id
-    booking = await run_in_threadpool(_find_booking, context, booking_id)
-    return None if booking is None else booking.event_id
+def submit_headers(request: Request) -> SubmitHeaders:
+    """Read from the request itself: a header may come in several lines. The parameters document them."""
+    return SubmitHeaders(
+        content_type=joined_header(request, "content-type"),
+        prefer=joined_header(request, "prefer"),
+        idempotency_key=joined_header(request, "idempotency-key"),
+    )
+
+
+async def _query_of(
+    context: ApiContext, caller: Caller, event_id: str, query: BookingsQuery
+) -> BookingsQuery:
+    """What a caller may ask for: organisers and sellers for all of their event, customers for their own.
+
+    Raises:
+        ProblemError: they may not ask for that.
+    """
+    if caller.role is not Role.CUSTOMER:
+        await check_manages(context, caller, event_id)
+        return query
+    if query.user_id not in (None, caller.user_id):
+        raise ProblemError(forbidden("You can list your own bookings only. Leave user_id out."))
+    return query.model_copy(update={"user_id": caller.user_id})
 
 
 def _list_bookings(
@@ -166,8 +204,3 @@ def _list_bookings(
             after=after,
             count=query.limit + 1,
         )
-
-
-def _find_booking(context: ApiContext, booking_id: str) -> BookingRecord | None:
-    with context.database.transaction() as connection:
-        return statements.find_bookings(connection, [booking_id]).get(booking_id)

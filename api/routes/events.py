@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from api.access import AnyCaller, Organiser, check_manages
+from api.conditional import IfNoneMatch, conditional_response
 from api.context import ApiContext, Context
-from api.openapi import ACCEPTED, NEXT_PAGE, PROBLEMS, REFUSED
+from api.event_lookup import known_event_id
+from api.openapi import ACCEPTED, ADMISSION, NEXT_PAGE, NOT_MODIFIED, PROBLEMS, REFUSED
 from api.pages import PageQuery, page_response, read_cursor
-from api.problems import ProblemError, event_not_found, invalid_request
-from api.routes.bookings import IdempotencyKey, Prefer
+from api.problems import ProblemError, invalid_request
+from api.routes.bookings import IdempotencyKey, Prefer, submit_headers
 from api.schemas import Event, EventChange, EventPage, EventRequest, Job
-from api.submit import SubmitHeaders, find_event, json_response, submit_command
+from api.submit import find_event, json_response, submit_command
 from shared.database import lists, statements
 from shared.domain import SaleTerms
 from shared.errors import LineUnavailable
-from shared.identifiers import canonical_id, new_id
+from shared.identifiers import new_id
 from shared.line.codec import change_payload
 from shared.log import log_event
 from shared.records import EventRecord, EventView, event_view
@@ -26,7 +29,7 @@ from shared.seals import new_event
 
 logger = logging.getLogger(__name__)
 
-router = APIRouter(tags=["events"])
+router = APIRouter(tags=["events"], responses=ADMISSION)
 
 _LOCATION: dict[str, Any] = {"Location": {"description": "the new event", "schema": {"type": "string"}}}
 _ETAG: dict[str, Any] = {"ETag": {"description": "changes with the event", "schema": {"type": "string"}}}
@@ -37,9 +40,9 @@ _ETAG: dict[str, Any] = {"ETag": {"description": "changes with the event", "sche
     status_code=201,
     response_model=Event,
     summary="Put an event on sale",
-    responses={201: {"headers": _LOCATION}, **PROBLEMS[413], **PROBLEMS[422], **PROBLEMS[503]},
+    responses={201: {"headers": _LOCATION}, **PROBLEMS[403], **PROBLEMS[413], **PROBLEMS[422]},
 )
-async def create_event(request: EventRequest, context: Context) -> Response:
+async def create_event(request: EventRequest, context: Context, caller: Organiser) -> Response:
     """All tickets are for sale at once, or from `sales_open_at` on."""
     terms = SaleTerms(
         name=request.name,
@@ -47,7 +50,7 @@ async def create_event(request: EventRequest, context: Context) -> Response:
         max_tickets_per_user=request.max_tickets_per_user,
         sales_open_at=request.sales_open_at,
     )
-    event = new_event(id=new_id(), terms=terms, created_at=context.clock.now())
+    event = new_event(id=new_id(), terms=terms, created_at=context.clock.now(), organiser_id=caller.account)
     await run_in_threadpool(_insert_event, context, event)
     try:
         await context.producer.seed_event(event)
@@ -61,12 +64,12 @@ async def create_event(request: EventRequest, context: Context) -> Response:
     "/events",
     response_model=EventPage,
     summary="List events",
-    responses={**NEXT_PAGE, **PROBLEMS[422], **PROBLEMS[503]},
+    responses={**NEXT_PAGE, **PROBLEMS[422]},
 )
-async def list_events(context: Context, query: Annotated[PageQuery, Query()]) -> Response:
-    """The newest first, as PostgreSQL has them."""
+async def list_events(context: Context, caller: AnyCaller, query: Annotated[PageQuery, Query()]) -> Response:
+    """The newest first, as PostgreSQL has them. Organisers and sellers see those of their account."""
     before = read_cursor(query.cursor, str)
-    found = await run_in_threadpool(_list_events, context, before, query.limit + 1)
+    found = await run_in_threadpool(_list_events, context, caller.account, before, query.limit + 1)
     return page_response("/events", query, [(event_view(event), (event.id,)) for event in found])
 
 
@@ -79,19 +82,20 @@ async def list_events(context: Context, query: Annotated[PageQuery, Query()]) ->
         200: {"model": Event, "description": "changed, if the client waited for it"},
         **ACCEPTED,
         **REFUSED,
+        **PROBLEMS[403],
         **PROBLEMS[404],
         **PROBLEMS[410],
         **PROBLEMS[409],
         **PROBLEMS[413],
         **PROBLEMS[422],
-        **PROBLEMS[429],
-        **PROBLEMS[503],
     },
 )
 async def change_event(
     event_id: str,
-    request: EventChange,
+    change: EventChange,
+    request: Request,
     context: Context,
+    caller: Organiser,
     prefer: Prefer = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
@@ -99,41 +103,34 @@ async def change_event(
 
     The total never goes below what is sold.
     """
-    id = canonical_id(event_id)
-    if id is None:
-        raise ProblemError(event_not_found(event_id))
-    if not request:
+    id = known_event_id(event_id)
+    await check_manages(context, caller, id)
+    if not change:
         raise ProblemError(invalid_request([("body", "name at least one thing to change")]))
-    payload = change_payload(**request)
-    headers = SubmitHeaders(prefer=prefer, idempotency_key=idempotency_key)
-    return await submit_command(context, id, payload, headers)
+    payload = change_payload(**change)
+    return await submit_command(context, caller, id, payload, submit_headers(request), request.receive)
 
 
+@router.head("/events/{event_id}", include_in_schema=False)
 @router.get(
     "/events/{event_id}",
     response_model=Event,
     summary="Look at an event",
     responses={
         200: {"headers": _ETAG},
-        304: {"description": "it has not changed since the ETag that was sent"},
+        **NOT_MODIFIED,
         **PROBLEMS[404],
         **PROBLEMS[410],
-        **PROBLEMS[503],
     },
 )
 async def get_event(
-    event_id: str, context: Context, if_none_match: Annotated[str | None, Header()] = None
+    event_id: str, context: Context, caller: AnyCaller, if_none_match: IfNoneMatch
 ) -> Response:
-    """As of the last applied batch."""
-    id = canonical_id(event_id)
-    if id is None:
-        raise ProblemError(event_not_found(event_id))
-    view, applied = await _read_event(context, id)
-    etag = f'"{applied}"'
-    headers = {"ETag": etag, "Cache-Control": "no-cache"}
-    if if_none_match is not None and etag in (tag.strip() for tag in if_none_match.split(",")):
-        return Response(status_code=304, headers=headers)
-    return json_response(view, 200, headers)
+    """As of the last applied batch. Events are for everybody to see."""
+    view, applied = await _read_event(context, known_event_id(event_id))
+    return conditional_response(
+        view, {"Cache-Control": "no-cache"}, etag=f'"{applied}"', if_none_match=if_none_match
+    )
 
 
 async def _read_event(context: ApiContext, event_id: str) -> tuple[EventView, int]:
@@ -149,6 +146,9 @@ def _insert_event(context: ApiContext, event: EventRecord) -> None:
         statements.insert_event(connection, event)
 
 
-def _list_events(context: ApiContext, before: tuple[str] | None, count: int) -> list[EventRecord]:
+def _list_events(
+    context: ApiContext, organiser_id: str | None, before: tuple[str] | None, count: int
+) -> list[EventRecord]:
+    before_id = before[0] if before else None
     with context.database.transaction() as connection:
-        return lists.newest_events(connection, before_id=before[0] if before else None, count=count)
+        return lists.newest_events(connection, before_id=before_id, count=count, organiser_id=organiser_id)

@@ -2,90 +2,132 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import suppress
+from contextlib import AsyncExitStack
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Request, Response
+from starlette.responses import StreamingResponse
 
+from api.access import AnyCaller
+from api.callers import Caller
+from api.conditional import IfNoneMatch, conditional_response, weak_etag
 from api.context import ApiContext, Context
-from api.jobs import JobDocument, read_job_document
-from api.openapi import PROBLEMS
-from api.prefer import preferred_wait_seconds
-from api.problems import ProblemError, job_not_found
+from api.job_stream import EVENT_SCHEMA, EXAMPLE, JobStream, is_told
+from api.jobs import JobDocument, await_job, find_job, known_job_id
+from api.openapi import ADMISSION, JOB_HEADERS, NOT_MODIFIED, PREFERENCE_HEADERS, PROBLEMS, noted
+from api.prefer import Preference, PreferHeader
 from api.schemas import Job
-from api.submit import job_accepted, json_response, retry_after_seconds
-from shared.identifiers import canonical_id
+from api.submit import job_accepted, json_response, retry_after
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], responses=ADMISSION)
+
+_WAITING = {"Cache-Control": "private, no-cache"}
+_DONE = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 
+@router.head("/jobs/{job_id}", include_in_schema=False)
 @router.get(
     "/jobs/{job_id}",
+    operation_id="get_job",
     response_model=Job,
     summary="Ask how far a command has come",
-    responses={**PROBLEMS[404], **PROBLEMS[503]},
+    responses={
+        200: {"headers": JOB_HEADERS},
+        **NOT_MODIFIED,
+        **PROBLEMS[404],
+        **PROBLEMS[422],
+    },
 )
 async def get_job(
     job_id: str,
+    request: Request,
     context: Context,
-    prefer: Annotated[
-        str | None, Header(description="`wait=N`: wait up to N seconds until it is done")
-    ] = None,
+    caller: AnyCaller,
+    preference: PreferHeader,
+    if_none_match: IfNoneMatch,
 ) -> Response:
-    """Answers 200 for a job that waits and for one that is done, also if the rules refused it."""
-    id = canonical_id(job_id)
-    wait_seconds = preferred_wait_seconds(prefer, seconds_max=context.settings.wait_seconds_max)
-    job = None if id is None else await _read_job(context, id, wait_seconds)
-    if job is None:
-        raise ProblemError(job_not_found(job_id))
-    headers = {"Vary": "Prefer"}
-    if wait_seconds:
-        headers["Preference-Applied"] = f"wait={wait_seconds:.0f}"
-    if not job["done"]:
-        headers["Retry-After"] = str(retry_after_seconds(job))
-    return json_response(job, 200, headers)
+    """Answers 200 for a job that waits and for one that is done, also if the rules refused it.
+
+    A job that is done never changes again.
+    """
+    if preference.wait_seconds:
+        with context.waiters.take():
+            job = await await_job(context, caller, job_id, request.receive, preference.wait_seconds)
+    else:
+        job = (await find_job(context, caller, job_id)).document
+    kept = _DONE if job["done"] else {**_WAITING, "Retry-After": retry_after(job)}
+    headers = {**kept, **preference.headers(200)}
+    return conditional_response(job, headers, etag=weak_etag(job), if_none_match=if_none_match)
 
 
 @router.delete(
     "/jobs/{job_id}",
+    operation_id="withdraw_job",
     response_model=Job,
     summary="Withdraw a command that still waits",
     responses={
-        200: {"description": "decided: `withdrawn`, or what became of it before"},
-        202: {"model": Job, "description": "noted; the job tells whether it came in time"},
+        200: {
+            "description": "decided: `withdrawn`, or what became of it before",
+            "headers": PREFERENCE_HEADERS,
+        },
+        **noted("noted; the job tells whether it came in time"),
         **PROBLEMS[404],
-        **PROBLEMS[503],
+        **PROBLEMS[422],
     },
 )
 async def withdraw_job(
-    job_id: str,
-    context: Context,
-    prefer: Annotated[
-        str | None, Header(description="`wait=N`: wait up to N seconds until it is decided")
-    ] = None,
+    job_id: str, request: Request, context: Context, caller: AnyCaller, preference: PreferHeader
 ) -> Response:
     """Exactly one of `withdrawn` and applied becomes of the job, decided when its turn comes."""
-    id = canonical_id(job_id)
-    wait_seconds = preferred_wait_seconds(prefer, seconds_max=context.settings.wait_seconds_max)
-    if id is not None:
-        await context.producer.withdraw(id)
-    job = None if id is None else await _read_job(context, id, wait_seconds)
-    if job is None:
-        raise ProblemError(job_not_found(job_id))
-    applied = {"Preference-Applied": f"wait={wait_seconds:.0f}"} if wait_seconds else {}
-    return (
-        json_response(job, 200, {"Vary": "Prefer", **applied}) if job["done"] else job_accepted(job, applied)
-    )
+    known = await find_job(context, caller, job_id)
+    await context.producer.withdraw(known.document["id"])
+    job, preference = await _decided(context, caller, job_id, request, preference)
+    if job["done"]:
+        return json_response(job, 200, preference.headers(200))
+    return job_accepted(job, preference)
 
 
-async def _read_job(context: ApiContext, job_id: str, wait_seconds: float) -> JobDocument | None:
-    if not wait_seconds:
-        return await read_job_document(context, job_id)
-    async with context.replies.expect(job_id) as reply:
-        job = await read_job_document(context, job_id, reply_to=context.replies.channel)
-        if job is None or job["done"]:
-            return job
-        with suppress(TimeoutError):
-            await asyncio.wait_for(reply, wait_seconds)
-        return await read_job_document(context, job_id)
+@router.get(
+    "/jobs/{job_id}/events",
+    operation_id="stream_job",
+    response_class=StreamingResponse,
+    summary="Be told how far a command has come",
+    responses={
+        200: {
+            "description": "`snapshot` at once, `position` while the line moves, `result` at the end; each"
+            " has the job as its data. Lines that begin with a colon are heartbeats.",
+            "content": {"text/event-stream": {"schema": EVENT_SCHEMA, "example": EXAMPLE}},
+        },
+        204: {"description": "the client has been told the result; it need not come again"},
+        **PROBLEMS[404],
+        **PROBLEMS[422],
+    },
+)
+async def stream_job(
+    job_id: str,
+    context: Context,
+    caller: AnyCaller,
+    last_event_id: Annotated[
+        str | None, Header(description="what was told last; the newest state is told, not what came between")
+    ] = None,
+) -> Response:
+    """Server-Sent Events, until the job is done."""
+    async with AsyncExitStack() as held:
+        held.enter_context(context.streams.take())
+        reply = await held.enter_async_context(context.replies.expect(known_job_id(job_id)))
+        job = await find_job(context, caller, job_id, reply_to=context.replies.channel)
+        if is_told(job, last_event_id):
+            return Response(status_code=204)
+        return JobStream(context, job, reply, held.pop_all())
+
+
+async def _decided(
+    context: ApiContext, caller: Caller, job_id: str, request: Request, preference: Preference
+) -> tuple[JobDocument, Preference]:
+    """The job, after the wait that is preferred if there is room, and the preference as honoured."""
+    if preference.wait_seconds:
+        with context.waiters.take_if_free() as taken:
+            if taken:
+                job = await await_job(context, caller, job_id, request.receive, preference.wait_seconds)
+                return job, preference
+    return (await find_job(context, caller, job_id)).document, preference.at_once()

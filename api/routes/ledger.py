@@ -7,31 +7,33 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from starlette.concurrency import run_in_threadpool
 
+from api.access import Organiser, check_manages
 from api.context import ApiContext, Context
-from api.event_lookup import refuse_archived
-from api.openapi import NEXT_PAGE, PROBLEMS
+from api.event_lookup import known_event_id, refuse_archived
+from api.openapi import ADMISSION, NEXT_PAGE, PROBLEMS
 from api.pages import PageQuery, page_response, read_cursor
 from api.problems import ProblemError, event_not_found
 from api.schemas import LedgerPage
 from shared.database import lists, statements
-from shared.identifiers import canonical_id
 from shared.records import LedgerRecord, ledger_view
 
-router = APIRouter(tags=["ledger"])
+router = APIRouter(tags=["ledger"], responses=ADMISSION)
 
 
 @router.get(
     "/events/{event_id}/ledger",
     response_model=LedgerPage,
     summary="Read the ledger of an event",
-    responses={**NEXT_PAGE, **PROBLEMS[404], **PROBLEMS[410], **PROBLEMS[422], **PROBLEMS[503]},
+    responses={**NEXT_PAGE, **PROBLEMS[403], **PROBLEMS[404], **PROBLEMS[410], **PROBLEMS[422]},
 )
-async def list_ledger(event_id: str, context: Context, query: Annotated[PageQuery, Query()]) -> Response:
+async def list_ledger(
+    event_id: str, context: Context, caller: Organiser, query: Annotated[PageQuery, Query()]
+) -> Response:
     """In order of position, that is, of acceptance. Rows never change, so a full page is final."""
-    id = canonical_id(event_id)
+    id = known_event_id(event_id)
+    await check_manages(context, caller, id)
     after = read_cursor(query.cursor, int)
-    position = after[0] if after else 0
-    found = None if id is None else await run_in_threadpool(_list, context, id, position, query.limit + 1)
+    found = await run_in_threadpool(_list, context, id, after[0] if after else 0, query.limit + 1)
     if found is None:
         raise ProblemError(event_not_found(event_id))
     path = f"/events/{id}/ledger"

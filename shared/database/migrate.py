@@ -15,6 +15,7 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from shared.database.online import LOCK_TIMEOUT_MS
+from shared.database.roles import grant_rights
 from shared.errors import MigrationRefused
 
 MIGRATION_LOCK = 0x4F4E53414C45
@@ -29,29 +30,38 @@ PAUSE_SECONDS = 1.0
 _POLL_SECONDS = 0.1
 
 
-def migrate(database_url: str, revision: str = "head") -> None:
+def migrate(database_url: str, revision: str = "head", *, passwords_directory: Path | None = None) -> None:
     """Bring a database to a revision, up or down. Waits for another process that does the same.
 
-    Each revision is a transaction, or several: see `shared.database.online`.
+    Each revision is a transaction, or several: see `shared.database.online`. At the
+    newest revision the roles get their rights, and the passwords that the directory has for them.
 
     Raises:
         MigrationRefused: others have held a lock that it needs through all tries, or the revision can't be
             left with the rows that are there. The schema is that of some revision.
         sqlalchemy.exc.OperationalError: PostgreSQL can't be reached.
+        OSError: a password can't be read.
     """
     engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg2://", 1))
     try:
         with engine.connect() as connection, _only_one(connection):
-            for _ in range(TRIES_MAX):
-                if _try(connection, revision):
-                    return
-                threading.Event().wait(PAUSE_SECONDS)
-        raise MigrationRefused(
-            f"in {TRIES_MAX} tries others have not let go of a table; look for a long transaction in"
-            " pg_stat_activity, end it, and run this again"
-        )
+            _try_until_reached(connection, revision)
+            if revision == "head":
+                grant_rights(connection, passwords_directory)
+                connection.commit()
     finally:
         engine.dispose()
+
+
+def _try_until_reached(connection: Connection, revision: str) -> None:
+    for _ in range(TRIES_MAX):
+        if _try(connection, revision):
+            return
+        threading.Event().wait(PAUSE_SECONDS)
+    raise MigrationRefused(
+        f"in {TRIES_MAX} tries others have not let go of a table; look for a long transaction in"
+        " pg_stat_activity, end it, and run this again"
+    )
 
 
 def _try(connection: Connection, revision: str) -> bool:

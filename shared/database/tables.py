@@ -13,6 +13,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
@@ -20,7 +21,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata = MetaData(
     naming_convention={
@@ -99,4 +100,90 @@ ledger = Table(
     CheckConstraint("position > 0", name="position"),
     CheckConstraint("kind IN ('book', 'cancel', 'change', 'repeat', 'unknown')", name="kind"),
     Index("ledger_changes_idx", "event_id", "position", postgresql_where=text("kind = 'change'")),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Uuid(as_uuid=False), primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("events", ARRAY(Uuid(as_uuid=False))),
+    Column("secret_hash", LargeBinary, nullable=False),
+    Column("previous_hash", LargeBinary),
+    Column("previous_until", DateTime(timezone=True)),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("revoked_at", DateTime(timezone=True)),
+    CheckConstraint("role IN ('organiser', 'seller')", name="role"),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", Uuid(as_uuid=False), primary_key=True),
+    # No foreign key: checking it would lock the event's row, and the event's consumer would wait.
+    Column("event_id", Uuid(as_uuid=False), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("types", ARRAY(Text), nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("old_secret", Text),
+    Column("old_secret_until", DateTime(timezone=True)),
+    # How far in the event's ledger messages have been made, and the tickets that were left there.
+    Column("cursor_position", BigInteger, nullable=False),
+    Column("cursor_available_tickets", Integer, nullable=False),
+    Column("claimed_until", DateTime(timezone=True)),
+    Column("resting_until", DateTime(timezone=True)),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("failing_since", DateTime(timezone=True)),
+    Column("slow", Boolean, nullable=False, server_default=text("false")),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("disabled_at", DateTime(timezone=True)),
+    Column("disabled_reason", Text),
+    Column("deleted_at", DateTime(timezone=True)),
+    Index("webhooks_event_id_idx", "event_id"),
+)
+
+webhook_messages = Table(
+    "webhook_messages",
+    metadata,
+    Column("id", Uuid(as_uuid=False), primary_key=True),
+    Column("webhook_id", Uuid(as_uuid=False), ForeignKey("webhooks.id"), nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    # Attempts ever, and those since it was made or asked for again, which the schedule counts.
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("next_attempt_at", DateTime(timezone=True)),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    UniqueConstraint("webhook_id", "position", "type"),
+    CheckConstraint("status IN ('pending', 'delivered', 'failed')", name="status"),
+    CheckConstraint("(status = 'pending') = (next_attempt_at IS NOT NULL)", name="next_attempt_at"),
+    Index(
+        "webhook_messages_due_idx",
+        "webhook_id",
+        "next_attempt_at",
+        postgresql_where=text("status = 'pending'"),
+    ),
+    Index("webhook_messages_created_at_idx", "created_at"),
+)
+
+webhook_attempts = Table(
+    "webhook_attempts",
+    metadata,
+    Column(
+        "message_id",
+        Uuid(as_uuid=False),
+        ForeignKey("webhook_messages.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("number", Integer, nullable=False),
+    Column("attempted_at", DateTime(timezone=True), nullable=False),
+    Column("duration_ms", Integer, nullable=False),
+    Column("status_code", Integer),
+    Column("error", Text),
+    PrimaryKeyConstraint("message_id", "number"),
 )

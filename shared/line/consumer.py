@@ -66,7 +66,6 @@ class Completion:
     results: Sequence[tuple[str, JobResult]]
     view: EventView | None
     applied_position: int
-    rate: float
     started_at: datetime
     ended_at: datetime
 
@@ -139,7 +138,6 @@ class Consumer:
             completion.applied_position,
             "" if completion.view is None else orjson.dumps(completion.view),
             "" if completion.view is None else completion.view["sales_open_at"] or "",
-            f"{completion.rate:.1f}",
             give_back.value,
             skip,
             settings.batch_commands_max if count is None else count,

@@ -25,7 +25,8 @@ that nothing done to RQ's list (a stock worker, the dashboard) changes whose tur
 
 EVENT = "onsale:event:"
 """Hash per event: `view` (what GET /events/{id} answers), `accepted` and `applied` (positions),
-`token` (the newest fencing token), `consumer` (who holds the claim), `rate` (commands a second),
+`token` (the newest fencing token), `consumer` (who holds the claim), `drained` and `draining_ms` (how many
+commands the last batches had, and how long they took), `moved` (when the line moved or began, in ms),
 `opens_at` (when sales open, or empty)."""
 
 READY = "onsale:ready"

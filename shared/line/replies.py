@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import redis.asyncio
 
+from shared import limits
 from shared.errors import LineUnavailable
 from shared.line import keys
 from shared.line.codec import decode_return_value
@@ -37,6 +38,12 @@ class Replies:
         self._waiting: dict[str, set[asyncio.Future[JobResult]]] = {}
         self._listener: asyncio.Task[None] | None = None
         self._stopping = False
+        self._letting_go = False
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs are waited for."""
+        return len(self._waiting)
 
     def start(self) -> None:
         """Begin to listen."""
@@ -53,10 +60,22 @@ class Replies:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._listener
 
+    def let_go(self) -> None:
+        """Keep nobody waiting, now and from now on."""
+        self._letting_go = True
+        for futures in self._waiting.values():
+            for future in futures:
+                future.cancel()
+
     @contextlib.asynccontextmanager
     async def expect(self, job_id: str) -> AsyncIterator[asyncio.Future[JobResult]]:
-        """A future for the result of a job; forgotten at the end of the block."""
+        """A future for the result of a job; forgotten at the end of the block.
+
+        It is cancelled when the process ends: whoever waits is to go away without the result.
+        """
         future: asyncio.Future[JobResult] = asyncio.get_running_loop().create_future()
+        if self._letting_go:
+            future.cancel()
         self._waiting.setdefault(job_id, set()).add(future)
         try:
             yield future
@@ -85,10 +104,12 @@ class Replies:
                     self._deliver_all(message["data"])
 
     async def _ask_for_missed(self) -> None:
-        for job_id in list(self._waiting):
-            job = await self._producer.read_job(job_id, reply_to=self.channel)
-            if job is not None and job.result is not None:
-                self._deliver(job_id, job.result)
+        waiting, size = list(self._waiting), limits.JOBS_READ_AT_ONCE_MAX
+        for start in range(0, len(waiting), size):
+            job_ids = waiting[start : start + size]
+            for job in await self._producer.read_jobs(job_ids, reply_to=self.channel):
+                if job is not None and job.result is not None:
+                    self._deliver(job.job_id, job.result)
 
     def _deliver_all(self, lines: bytes) -> None:
         for line in lines.splitlines():

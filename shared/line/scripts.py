@@ -12,7 +12,7 @@ from shared.line.codec import Mark
 
 _FOLDER = Path(__file__).parent / "scripts"
 
-_CONSTANTS: dict[str, str | int] = {
+_CONSTANTS: dict[str, str | int | float] = {
     "queue_name_prefix": keys.QUEUE_NAME_PREFIX,
     "rq_job": keys.RQ_JOB,
     "rq_queue": keys.RQ_QUEUE,
@@ -31,9 +31,11 @@ _CONSTANTS: dict[str, str | int] = {
     "mark_withdrawn": Mark.WITHDRAWN.value,
     "event_ttl_seconds": limits.EVENT_PROJECTION_TTL_SECONDS,
     "lease_ms_max": int(limits.LEASE_SECONDS_MAX * 1000),
+    "drain_memory": limits.DRAIN_MEMORY,
     "queue_search_max": limits.QUEUE_SEARCH_MAX,
     "ready_delay_ms_max": int(limits.READY_DELAY_SECONDS_MAX * 1000),
     "result_stream_length_max": limits.RESULT_STREAM_LENGTH_MAX,
+    "standstill_ms": int(limits.STANDSTILL_SECONDS * 1000),
     "strays_removed_max": limits.STRAYS_REMOVED_MAX,
     "sweep_step": limits.SWEEP_STEP,
     "wake_tokens_max": limits.WAKE_TOKENS_MAX,
@@ -50,6 +52,7 @@ class ScriptName(StrEnum):
     PEEK = "peek"
     PUT_BACK = "put_back"
     READ_JOB = "read_job"
+    READ_PROGRESS = "read_progress"
     RELEASE = "release"
     REMOVE_STRAYS = "remove_strays"
     SEED_EVENT = "seed_event"
@@ -70,5 +73,5 @@ def script_source(name: ScriptName) -> str:
     return f"{flags}local K = {{}}\n{constants}{common}\n{own}"
 
 
-def _literal(value: str | int) -> str:
-    return str(value) if isinstance(value, int) else f"'{value}'"
+def _literal(value: str | int | float) -> str:
+    return f"'{value}'" if isinstance(value, str) else str(value)

@@ -360,11 +360,50 @@ def test_the_documents_are_served(api: httpx.Client) -> None:
         "/events/{event_id}/bookings",
         "/events/{event_id}/ledger",
         "/bookings/{booking_id}",
+        "/events/{event_id}/webhooks",
         "/jobs/{job_id}",
+        "/jobs/{job_id}/events",
+        "/webhooks/{webhook_id}",
+        "/webhooks/{webhook_id}/enable",
+        "/webhooks/{webhook_id}/messages",
+        "/webhooks/{webhook_id}/messages/{message_id}",
+        "/webhooks/{webhook_id}/messages/{message_id}/redeliver",
+        "/webhooks/{webhook_id}/secret",
         "/health",
         "/ready",
     }
     assert "202" in document["paths"]["/events/{event_id}/bookings"]["post"]["responses"]
+
+
+def test_the_document_says_what_can_be_done_with_a_job(api: httpx.Client) -> None:
+    paths = api.get("/openapi.json").json()["paths"]
+    operations = {
+        operation["operationId"]: operation for path in paths.values() for operation in path.values()
+    }
+    submit = paths["/events/{event_id}/bookings"]["post"]["responses"]["202"]
+    assert {"Location", "Retry-After", "Preference-Applied", "Vary"} <= set(submit["headers"])
+    for responses in (submit, operations["withdraw_job"]["responses"]["202"]):
+        assert {link["operationId"] for link in responses["links"].values()} == {
+            "get_job",
+            "stream_job",
+            "withdraw_job",
+        }
+        assert {str(link["parameters"]) for link in responses["links"].values()} == {
+            str({"job_id": "$response.body#/id"})
+        }
+    read = operations["get_job"]["responses"]
+    assert set(read) == {"200", "304", "401", "404", "422", "429", "503"}
+    assert {"ETag", "Cache-Control", "Retry-After", "Vary"} <= set(read["200"]["headers"])
+    assert set(operations["withdraw_job"]["responses"]) == {"200", "202", "401", "404", "422", "429", "503"}
+    stream = operations["stream_job"]["responses"]
+    assert set(stream) == {"200", "204", "401", "404", "422", "429", "503"}
+    assert list(stream["200"]["content"]) == ["text/event-stream"]
+    assert "event: result" in stream["200"]["content"]["text/event-stream"]["example"]
+    for operation in (operations["get_job"], operations["withdraw_job"], operations["stream_job"]):
+        assert "application/problem+json" in operation["responses"]["422"]["content"]
+        assert "Retry-After" in operation["responses"]["503"]["headers"]
+    names = {parameter["name"] for parameter in operations["get_job"]["parameters"]}
+    assert names == {"job_id", "prefer", "if-none-match"}
 
 
 def test_hundreds_wait_on_one_subscription(

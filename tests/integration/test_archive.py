@@ -266,6 +266,23 @@ def test_an_event_is_not_removed_while_its_clients_may_still_ask_again(
     assert rows(database, event.id) == (COMMANDS, BOOKINGS)
 
 
+def test_an_event_is_not_removed_before_its_webhooks_have_read_its_ledger(
+    archivist: Archivist, database: Database, event: EventRecord, path: Path
+) -> None:
+    tamper(
+        database,
+        "INSERT INTO webhooks (id, event_id, url, types, secret, cursor_position, cursor_available_tickets,"
+        f" created_at) VALUES (gen_random_uuid(), '{event.id}', 'https//a', '{{booking.created}}', '', 44, 0,"
+        " now())",
+    )
+    with pytest.raises(ArchiveRefused, match="has not been told all"):
+        archivist.remove(event.id, path)
+    assert rows(database, event.id) == (COMMANDS, BOOKINGS)
+    tamper(database, f"UPDATE webhooks SET cursor_position = {COMMANDS}")
+    archivist.remove(event.id, path)
+    assert rows(database, event.id) == (0, 0)
+
+
 def test_an_archived_event_leaves_nothing_but_a_trace(
     archivist: Archivist,
     settings: Settings,

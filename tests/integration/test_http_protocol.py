@@ -4,34 +4,22 @@ from __future__ import annotations
 
 import re
 import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
 import redis
-import uvicorn
 
-from api.main import create_app
 from shared.database.engine import Database
 from shared.settings import Settings
-from tests.builders import wait_until
+from tests.serving import ONE_WRITE, serving
 
 HEALTHY = b'{"status":"ok"}'
 
 
 @pytest.fixture
 def address(settings: Settings, database: Database, redis_client: redis.Redis) -> Iterator[tuple[str, int]]:
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(settings), http="api.http_protocol:HttpProtocol", log_level="warning")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    wait_until(lambda: server.started)
-    yield listener.getsockname()
-    server.should_exit = True
-    thread.join()
-    listener.close()
+    with serving(settings, http=ONE_WRITE) as served:
+        yield served.address
 
 
 def request(path: str, *headers: str) -> bytes:

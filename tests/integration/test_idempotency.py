@@ -8,7 +8,7 @@ import httpx
 import pytest
 import redis
 
-from local.servers import PostgresServer
+from local.servers import PostgresServer, ValkeyServer
 from shared.clock import SystemClock
 from shared.database import statements
 from shared.database.engine import Database
@@ -28,6 +28,7 @@ from tests.builders import (
     wait_until,
 )
 from tests.conftest import StartWorker
+from tests.serving import serving
 from worker.batch import apply_to_database
 
 
@@ -80,6 +81,28 @@ def test_a_key_sent_again_when_it_is_done_gives_its_result(
     late = post(api, event.id, "k1", wait=True)
     assert (late.status_code, late.json()) == (201, booked.json())
     assert post(api, event.id, "k1").json()["done"]
+    assert len(outcomes_in_ledger(database, event.id)) == 1
+
+
+def test_a_key_means_the_same_job_at_every_process_and_after_a_restart_of_redis(
+    settings: Settings,
+    api: httpx.Client,
+    database: Database,
+    valkey: ValkeyServer,
+    start_worker: StartWorker,
+) -> None:
+    event = create_event(database)
+    with serving(settings) as other:
+        first = post(api, event.id, "k1").json()
+        assert post(other.client, event.id, "k1").json()["id"] == first["id"]
+        valkey.stop()
+        valkey.start()
+        for client in (api, other.client):
+            again = post(client, event.id, "k1").json()
+            assert (again["id"], again["position"]) == (first["id"], 1)
+        start_worker()
+        assert post(other.client, event.id, "k1", wait=True).json()["id"] == first["id"]
+        assert post(other.client, event.id, "k1", user_id="bob").status_code == 422
     assert len(outcomes_in_ledger(database, event.id)) == 1
 
 

@@ -56,10 +56,10 @@ def constraints(url: str) -> set[tuple[str, str]]:
         rows = connection.execute(
             text(
                 "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
-                " WHERE conrelid IN ('events'::regclass, 'bookings'::regclass, 'ledger'::regclass)"
-                " UNION SELECT indexname, indexdef FROM pg_indexes WHERE tablename IN"
-                " ('events', 'bookings', 'ledger')"
-            )
+                " WHERE conrelid::regclass::text = ANY(:tables)"
+                " UNION SELECT indexname, indexdef FROM pg_indexes WHERE tablename = ANY(:tables)"
+            ),
+            {"tables": list(metadata.tables)},
         )
         found = {(str(name), str(definition)) for name, definition in rows}
     engine.dispose()

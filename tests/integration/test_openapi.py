@@ -9,18 +9,23 @@ from pathlib import Path
 
 import httpx
 
+from shared.api_keys import Role
+from shared.database.engine import Database
+from shared.settings import Authentication, Settings
+from tests.builders import make_key
 from tests.conftest import StartWorker
+from tests.serving import serving
 
 SECONDS_MAX = 240
 REQUEST_SECONDS_MAX = 35
 
 
-def run_schemathesis(api: httpx.Client, project_root: Path, tmp_path: Path, *options: str) -> None:
+def run_schemathesis(base_url: httpx.URL, project_root: Path, tmp_path: Path, *options: str) -> None:
     """Every check there is, with the same requests each time."""
     finished = subprocess.run(
         [
             Path(sys.executable).parent / "schemathesis",
-            *("run", f"{api.base_url}/openapi.json"),
+            *("run", f"{base_url}/openapi.json"),
             *("--checks", "all", "--continue-on-failure", "--no-color"),
             # Both DELETEs are commands: a cancelled booking and a withdrawn job stay to be read.
             *("--exclude-checks", "use_after_free"),
@@ -42,4 +47,18 @@ def test_the_document_is_true(
     api: httpx.Client, start_worker: StartWorker, project_root: Path, tmp_path: Path
 ) -> None:
     start_worker()
-    run_schemathesis(api, project_root, tmp_path)
+    run_schemathesis(api.base_url, project_root, tmp_path)
+
+
+def test_the_document_is_true_of_an_api_that_asks_who_calls(
+    settings: Settings,
+    database: Database,
+    start_worker: StartWorker,
+    project_root: Path,
+    tmp_path: Path,
+) -> None:
+    start_worker()
+    _, token = make_key(database, Role.ORGANISER, "acme")
+    with serving(settings, auth=Authentication.REQUIRED) as served:
+        credentials = ("--header", f"Authorization: Bearer {token}")
+        run_schemathesis(served.client.base_url, project_root, tmp_path, *credentials)

@@ -35,7 +35,9 @@ from tests.builders import (
     submit,
     wait_until,
 )
-from tests.conftest import StartWorker
+from tests.conftest import StartWebhooks, StartWorker
+from tests.receivers import running_receiver
+from tests.webhooks import register, sell
 from worker.batch import apply_to_database
 
 BIN = Path(sys.executable).parent
@@ -293,3 +295,30 @@ def test_the_dashboard_shows_a_long_line_and_what_became_of_it(
     assert job["result"]["booking_id"] == commands[0].job_id
     assert job["started_at"]
     assert job["ended_at"]
+
+
+def test_the_dashboard_shows_a_webhook_that_is_being_told(
+    settings: Settings,
+    event: EventRecord,
+    database: Database,
+    dashboard: DashboardGet,
+    start_webhooks: StartWebhooks,
+) -> None:
+    with running_receiver() as receiver:
+        receiver.reply = receiver.hang
+        webhook = register(database, event, receiver.url)
+        sell(database, event, "ann")
+        start_webhooks(webhooks_allow_private=True, webhooks_attempt_seconds_max=30)
+        wait_until(lambda: receiver.received)
+        workers = dashboard("/0/data/workers.json").json()["workers"]
+        states = {tuple(worker["queues"]): worker["state"] for worker in workers}
+        assert states == {("webhooks",): "busy", ("webhooks-slow",): "idle"}
+        for view in ("/0/view/queues", "/0/view/workers", f"/0/view/job/webhook-{webhook.id}"):
+            assert dashboard(view).status_code == 200
+        job = dashboard(f"/0/data/job/webhook-{webhook.id}.json").json()
+        assert job["status"] == "started"
+        assert job["description"] == f"deliver messages of webhook {webhook.id}"
+        receiver.released.set()
+        wait_until(lambda: dashboard(f"/0/data/job/webhook-{webhook.id}.json").json()["ended_at"])
+    page = dashboard("/0/data/jobs/webhooks/finished/8/asc/1.json").json()
+    assert [job["id"] for job in page["jobs"]] == [f"webhook-{webhook.id}"]

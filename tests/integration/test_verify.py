@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from shared.clock import SystemClock
 from shared.database.engine import Database
-from shared.database.tables import metadata
+from shared.database.tables import bookings, events, ledger
 from shared.identifiers import new_id
 from shared.line.codec import (
     book_payload,
@@ -161,7 +161,8 @@ TAMPERINGS = {
 
 
 def test_there_is_a_tampering_for_every_column() -> None:
-    for table in metadata.sorted_tables:
+    """Of what is sold: webhooks only tell of it."""
+    for table in (events, bookings, ledger):
         changed = " ".join(each for each in TAMPERINGS.values() if f"UPDATE {table.name} SET" in each)
         for column in table.columns:
             assert f"{column.name} = " in changed, f"{table.name}.{column.name}"

@@ -9,7 +9,8 @@ from typing import Any
 
 import psycopg2
 
-from api.idempotency import ANYONE, keyed_job_id
+from api.callers import ANYONE
+from api.idempotency import keyed_job_id
 from shared.domain import CommandKind, OutcomeCode
 from tests.storm.journal import SentCommand, Told
 
@@ -282,7 +283,7 @@ def _is_never_accepted(command: SentCommand, told: Told, ledger: Mapping[str, Le
 
 
 def _job_id(command: SentCommand) -> str:
-    return keyed_job_id(ANYONE, command.key)
+    return keyed_job_id(ANYONE.id, command.key)
 
 
 def _name(command: SentCommand) -> str:

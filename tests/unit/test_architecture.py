@@ -61,11 +61,16 @@ def test_only_the_line_speaks_to_redis_and_rq() -> None:
     assert outside == {"worker/stock.py"}
 
 
+def test_only_the_sender_of_webhooks_makes_http_requests() -> None:
+    # The other one reads URLs as the sender does.
+    assert files_importing("httpx") == {"shared/webhooks/addresses.py", "worker/webhooks/sender.py"}
+
+
 def test_only_the_database_package_writes_sql() -> None:
     drivers = files_importing("sqlalchemy") | files_importing("psycopg2") | files_importing("alembic")
     outside = {path for path in drivers if not path.startswith("shared/database/")}
-    # It names the type of the connection that it hands on.
-    assert outside == {"worker/batch.py"}
+    # These name the type of the connection that they hand on.
+    assert outside == {"worker/batch.py", "worker/webhooks/make.py"}
     for path in outside:
         assert "text(" not in (ROOT / path).read_text()
         assert "execute(" not in (ROOT / path).read_text()

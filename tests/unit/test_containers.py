@@ -64,7 +64,7 @@ def test_redis_is_as_durable_as_a_202_promises(compose: str) -> None:
     assert "- redis:/data" in redis
 
 
-@pytest.mark.parametrize("name", ["postgres", "redis", "worker", "migrate"])
+@pytest.mark.parametrize("name", ["postgres", "redis", "worker", "webhooks", "migrate"])
 def test_only_the_api_and_the_dashboard_are_published_and_on_loopback(compose: str, name: str) -> None:
     assert "ports:" not in service(compose, name)
     for published in ("api", "dashboard"):

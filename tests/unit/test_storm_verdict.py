@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from api.idempotency import ANYONE, keyed_job_id
+from api.callers import ANYONE
+from api.idempotency import keyed_job_id
 from shared.domain import CommandKind, OutcomeCode
 from tests.storm.journal import SentCommand, Told
 from tests.storm.verdict import (
@@ -26,7 +27,7 @@ EVENT = "event"
 
 
 def told(key: str, *, position: int | None, at: float, **others: object) -> Told:
-    job_id = keyed_job_id(ANYONE, key)
+    job_id = keyed_job_id(ANYONE.id, key)
     answer = Told(
         sent_at=at - 0.1,
         told_at=at,
@@ -54,7 +55,7 @@ def booking(key: str, *answers: Told, sent_at: float = 0.0) -> SentCommand:
 
 
 def row(key: str, position: int) -> LedgerRow:
-    job_id = keyed_job_id(ANYONE, key)
+    job_id = keyed_job_id(ANYONE.id, key)
     return LedgerRow(
         job_id=job_id,
         event_id=EVENT,

@@ -9,6 +9,16 @@ local function queue_key(event_id)
   return K.rq_queue .. K.queue_name_prefix .. event_id
 end
 
+-- How fast a line drains, in commands a second; '' where nobody can tell, because it has not moved yet or stands still.
+-- The time since it moved last counts too, so that a line that comes to a stop promises less and less.
+local function drain_rate(drained, draining_ms, moved)
+  local still_ms = math.max(now_ms() - (tonumber(moved) or 0), 0)
+  if not drained or still_ms > K.standstill_ms then
+    return ''
+  end
+  return string.format('%.3f', drained * 1000 / (draining_ms + still_ms))
+end
+
 -- Put an event on the index of those that need a consumer, unless one has it, and wake a sleeper.
 -- One that is ready later wakes nobody: workers look around by themselves.
 local function make_ready(event_id, delay_ms)

@@ -2,17 +2,17 @@
 -- event's projection, tell who waits, keep or give back the claim, and look at the next batch.
 -- Doing it again changes nothing.
 -- ARGV: event_id, token, worker, lease_ms, started_at, ended_at, result_ttl, failure_ttl, applied, view,
---       when sales open or '', rate, give_back ('if-empty' or 'always'), skip, count, finished, then job_id and return_value of each
---       finished command, then job_id, return_value and exc_string of each failed one.
+--       when sales open or '', give_back ('if-empty' or 'always'), skip, count, finished, then job_id and
+--       return_value of each finished command, then job_id, return_value and exc_string of each failed one.
 --       `skip` commands behind this batch are in the consumer's hands already; it wants `count` more.
 -- Gives: whether the claim is still held, has_stray, the next commands.
 local event_id, token, worker, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local started_at, ended_at = ARGV[5], ARGV[6]
 local result_ttl, failure_ttl, applied, view, opens_at = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10], ARGV[11]
-local rate, give_back, skip, count = ARGV[12], ARGV[13], tonumber(ARGV[14]), tonumber(ARGV[15])
-local FIRST_FINISHED = 17
-local FIRST_FAILED = FIRST_FINISHED + 2 * tonumber(ARGV[16])
-local COMMANDS = tonumber(ARGV[16]) + (#ARGV - FIRST_FAILED + 1) / 3
+local give_back, skip, count = ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14])
+local FIRST_FINISHED = 16
+local FIRST_FAILED = FIRST_FINISHED + 2 * tonumber(ARGV[15])
+local COMMANDS = tonumber(ARGV[15]) + (#ARGV - FIRST_FAILED + 1) / 3
 local CHUNK = 1000
 local queue = K.queue_name_prefix .. event_id
 local now_seconds = tonumber(redis.call('TIME')[1])
@@ -118,11 +118,27 @@ local function trim_queue()
   end
 end
 
+-- How many commands the last batches had, and how long they took, from when the line began to wait: what a batch
+-- counts fades with each that follows. A long stop counts as a short one, so that it is forgotten soon after.
+local function measure_drain(key, moves)
+  local measured = redis.call('HMGET', key, 'drained', 'draining_ms', 'moved')
+  if measured[3] then
+    local took_ms = math.min(math.max(now_ms() - measured[3], 1), K.standstill_ms)
+    redis.call('HSET', key, 'drained', (measured[1] or 0) * K.drain_memory + moves,
+      'draining_ms', (measured[2] or 0) * K.drain_memory + took_ms)
+  end
+  redis.call('HSET', key, 'moved', now_ms())
+end
+
 local function refresh_projection()
   local key = K.event .. event_id
   local positions = redis.call('HMGET', key, 'applied', 'accepted')
-  if applied > (tonumber(positions[1]) or -1) then
-    redis.call('HSET', key, 'applied', applied, 'view', view, 'opens_at', opens_at, 'rate', rate)
+  local before = tonumber(positions[1])
+  if not before or applied > before then
+    redis.call('HSET', key, 'applied', applied, 'view', view, 'opens_at', opens_at)
+    if before then
+      measure_drain(key, applied - before)
+    end
   end
   if positions[2] and tonumber(positions[2]) < applied then
     redis.call('HSET', key, 'accepted', applied)

@@ -9,13 +9,17 @@ local lines, touched, answers = {}, {}, {}
 
 local function line_of(event_id)
   if not lines[event_id] then
-    local positions = redis.call('HMGET', K.event .. event_id, 'accepted', 'applied', 'rate', 'opens_at')
+    local known = redis.call('HMGET', K.event .. event_id,
+      'accepted', 'applied', 'drained', 'draining_ms', 'moved', 'opens_at')
+    local length = redis.call('LLEN', K.order .. event_id)
+    local begins = length == 0
     lines[event_id] = {
-      accepted = tonumber(positions[1]),
-      applied = tonumber(positions[2]) or 0,
-      rate = positions[3] or '',
-      opens_at = positions[4] or '',
-      length = redis.call('LLEN', K.order .. event_id),
+      accepted = tonumber(known[1]),
+      applied = tonumber(known[2]) or 0,
+      rate = drain_rate(known[3], known[4], begins and now_ms() or known[5]),
+      opens_at = known[6] or '',
+      length = length,
+      begins = begins,
       new_ids = {},
     }
     touched[#touched + 1] = event_id
@@ -68,6 +72,9 @@ for _, event_id in ipairs(touched) do
   local line = lines[event_id]
   if #line.new_ids > 0 then
     redis.call('HSET', K.event .. event_id, 'accepted', line.accepted)
+    if line.begins then
+      redis.call('HSET', K.event .. event_id, 'moved', now_ms())
+    end
     redis.call('EXPIRE', K.event .. event_id, K.event_ttl_seconds)
     redis.call('RPUSH', K.order .. event_id, unpack(line.new_ids))
     redis.call('RPUSH', queue_key(event_id), unpack(line.new_ids))

@@ -29,5 +29,5 @@ if not result and ARGV[2] ~= '' and not string.find(fields[5] or '', ARGV[2], 1,
   redis.call('HSET', key, 'reply_to', fields[5] and (fields[5] .. ',' .. ARGV[2]) or ARGV[2])
 end
 local event_id = string.sub(fields[4], #K.queue_name_prefix + 1)
-local event = redis.call('HMGET', K.event .. event_id, 'applied', 'rate')
-return {fields[1], fields[2], fields[3], event_id, result, event[1], event[2]}
+local event = redis.call('HMGET', K.event .. event_id, 'applied', 'drained', 'draining_ms', 'moved')
+return {fields[1], fields[2], fields[3], event_id, result, event[1], drain_rate(event[2], event[3], event[4])}

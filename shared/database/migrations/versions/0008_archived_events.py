@@ -7,7 +7,7 @@ from shared.database import online
 from shared.errors import MigrationRefused
 
 revision = "0008"
-down_revision = "0003"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,50 @@
+"""What every request passes that is not open to all: who sends it, and whether they ask too often."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from api.authentication import Authenticator
+from api.callers import Caller
+from api.rate_limit import RateLimiter
+from shared.api_keys import Role
+from shared.settings import Settings
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """A caller who was let in, and what the answer says of how often they may come."""
+
+    caller: Caller
+    headers: Mapping[str, str]
+
+
+class Gate:
+    """Lets callers in, or does not."""
+
+    def __init__(self, authenticator: Authenticator, limiter: RateLimiter, settings: Settings) -> None:
+        self._authenticator = authenticator
+        self._limiter = limiter
+        self._quotas = {
+            Role.ANYONE: 0,
+            Role.CUSTOMER: settings.requests_per_customer,
+            Role.ORGANISER: settings.requests_per_key,
+            Role.SELLER: settings.requests_per_key,
+        }
+
+    def admit(self, authorization: str | None) -> Admission:
+        """Who sends this Authorization header; the request is counted.
+
+        Raises:
+            ProblemError: it is missing, or not good.
+            RateLimited: the caller asks too often.
+            DatabaseUnavailable: the API keys are not known.
+        """
+        caller = self._authenticator.identify(authorization)
+        quota = self._quotas[caller.role]
+        headers = self._limiter.admit(caller.id, quota).headers() if quota else _NO_HEADERS
+        return Admission(caller=caller, headers=headers)

@@ -1,0 +1,49 @@
+"""Wait for a result for as long as the client does."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from starlette.types import Receive
+
+from shared.records import JobResult
+
+
+async def wait_for_result(
+    reply: asyncio.Future[JobResult], receive: Receive, seconds: float
+) -> JobResult | None:
+    """The result, or None if it does not come in time or nobody waits for it any more.
+
+    Nobody does when the client has hung up, which `receive` tells, or when the process is to end.
+    """
+    listener = asyncio.ensure_future(_until_hang_up(receive))
+    listener.add_done_callback(partial(_end, reply))
+    try:
+        async with asyncio.timeout(seconds):
+            return await reply
+    except TimeoutError:
+        return None
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        return None
+    finally:
+        listener.cancel()
+
+
+async def _until_hang_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _end(reply: asyncio.Future[JobResult], listener: asyncio.Future[None]) -> None:
+    """The client has hung up, or what it still sends can't be received."""
+    if listener.cancelled():
+        return
+    error = listener.exception()
+    if error is None:
+        reply.cancel()
+    elif not reply.done():
+        reply.set_exception(error)

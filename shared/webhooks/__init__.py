@@ -1,0 +1,1 @@
+"""Webhooks: what organisers are told of, when it is tried again, and where it may go."""

@@ -1,0 +1,225 @@
+"""Clients that are slow, silent or send too much, over a socket: each is refused, and others are served."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+import redis
+
+from shared import limits
+from shared.database.engine import Database
+from shared.settings import Settings
+from tests.builders import create_event, wait_until
+from tests.serving import ONE_WRITE, Serving, serving
+
+HEAD = b"GET /health HTTP/1.1\r\nHost: onsale\r\n"
+
+
+@pytest.fixture
+def served(settings: Settings, database: Database, redis_client: redis.Redis) -> Iterator[Serving]:
+    with serving(settings, http=ONE_WRITE) as served:
+        yield served
+
+
+def answer_to(address: tuple[str, int], *parts: bytes) -> tuple[int, dict[str, object]]:
+    """Send these, and read until the server hangs up: the last answer's status and body."""
+    with socket.create_connection(address, timeout=20) as connection:
+        received = b""
+        for part in parts:
+            try:
+                connection.sendall(part)
+            except OSError:
+                # It has hung up already, as it may.
+                break
+        try:
+            while part := connection.recv(65_536):
+                received += part
+        except ConnectionResetError:
+            pass
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"content-type: application/problem+json" in head.lower(), received[:300]
+    return int(head.split()[1]), json.loads(body)
+
+
+def is_well(served: Serving) -> bool:
+    return httpx.get(f"http://127.0.0.1:{served.address[1]}/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        HEAD,
+        b"GET /health HT",
+        b"POST /events HTTP/1.1\r\nHost: onsale\r\nContent-Length: 100\r\n\r\n{",
+        b"POST /events/x/bookings HTTP/1.1\r\nHost: onsale\r\nContent-Length: 100\r\n\r\n{",
+        HEAD + b"\r\n" + b"GET /health HT",
+    ],
+    ids=["silent", "endless head", "cut request line", "endless body", "endless booking", "second request"],
+)
+def test_a_request_that_does_not_become_whole_is_given_up(
+    served: Serving, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(limits, "REQUEST_SECONDS_MAX", 0.3)
+    with socket.create_connection(served.address, timeout=20) as connection:
+        connection.sendall(sent)
+        received = b""
+        while part := connection.recv(65_536):
+            received += part
+    assert b"HTTP/1.1 408 Request Timeout\r\n" in received
+    assert b'"type":"request-too-slow"' in received
+    assert is_well(served)
+
+
+def test_bytes_that_drip_don_t_win_more_time(served: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "REQUEST_SECONDS_MAX", 0.5)
+    with socket.create_connection(served.address, timeout=20) as connection:
+        connection.sendall(HEAD)
+
+        def is_hung_up() -> bool:
+            try:
+                connection.sendall(b"X: y\r\n")
+            except OSError:
+                return True
+            return False
+
+        wait_until(is_hung_up)
+    assert is_well(served)
+
+
+def test_who_waits_for_a_result_is_not_taken_for_slow(
+    served: Serving, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REQUEST_SECONDS_MAX", 0.2)
+    event = create_event(database)
+    answer = served.client.post(
+        f"/events/{event.id}/bookings",
+        json={"user_id": "ann", "ticket_count": 1},
+        headers={"Prefer": "wait=1"},
+    )
+    assert answer.status_code == 202
+
+
+def test_a_head_that_is_too_long_is_refused(served: Serving) -> None:
+    endless = b"X-Long: " + b"x" * (limits.REQUEST_HEAD_BYTES_MAX + 1)
+    status, document = answer_to(served.address, HEAD, endless)
+    assert (status, document["type"]) == (431, "head-too-large")
+    assert is_well(served)
+
+
+def test_too_many_headers_are_refused(served: Serving) -> None:
+    many = b"".join(b"X-%d: y\r\n" % number for number in range(limits.REQUEST_HEADERS_MAX + 1))
+    for method in (b"GET /health", b"POST /events/x/bookings"):
+        status, document = answer_to(
+            served.address, method + b" HTTP/1.1\r\n" + many + b"Content-Length: 2\r\n\r\n{}"
+        )
+        assert (status, document["type"]) == (431, "head-too-large")
+    assert is_well(served)
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\x16\x03\x01\x02\x00\x01", b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"]
+)
+def test_what_is_not_http_is_told_so(served: Serving, sent: bytes) -> None:
+    status, document = answer_to(served.address, sent)
+    assert (status, document["type"]) == (400, "not-http")
+    assert is_well(served)
+
+
+def test_past_the_bound_of_connections_a_new_one_is_refused(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CONNECTIONS_MAX", 5)
+    with ExitStack() as held:
+        for _ in range(10):
+            held.enter_context(socket.create_connection(served.address, timeout=20))
+        status, document = answer_to(served.address, HEAD + b"\r\n")
+        assert (status, document["type"]) == (503, "temporarily-unavailable")
+
+    def answers_again() -> bool:
+        try:
+            return is_well(served)
+        except httpx.TransportError:
+            return False
+
+    wait_until(answers_again)
+
+
+def test_a_thousand_pipelined_requests_are_answered_in_order(served: Serving) -> None:
+    count = 1_000
+    with socket.create_connection(served.address, timeout=20) as connection:
+        connection.sendall((HEAD + b"\r\n") * count)
+        received = b""
+        while received.count(b'{"status":"ok"}') < count:
+            part = connection.recv(65_536)
+            assert part
+            received += part
+    assert received.count(b"HTTP/1.1 200 OK") == count
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"user_id": "\xff", "ticket_count": 1}',
+        b'{"user_id": "\\ud800", "ticket_count": 1}',
+        b'{"user_id": "ann", "ticket_count": 1e400}',
+        b'{"user_id": "ann", "ticket_count": NaN}',
+        b'{"user_id": "ann", "ticket_count": ' + b"9" * 6_000 + b"}",
+        b'{"user_id": "ann", "ticket_count": 1.5}',
+        b'{"user_id": ' + b"[" * 7_000 + b"]" * 7_000 + b', "ticket_count": 1}',
+        b'{"user_id": "ann", "ticket_count": 1, "seat": "A1"}',
+        b'{"user_id": "ann\\u0000", "ticket_count": 1}',
+        b'{"user_id": "ann"',
+        b"",
+        b"null",
+    ],
+    ids=range(12),
+)
+def test_a_body_that_can_not_be_taken_names_what_is_wrong(
+    served: Serving, database: Database, body: bytes
+) -> None:
+    event = create_event(database)
+    for path in (f"/events/{event.id}/bookings", "/events"):
+        json_body = body.replace(b"user_id", b"name").replace(b"ticket_count", b"total_tickets")
+        answer = served.client.post(
+            path,
+            content=body if path != "/events" else json_body,
+            headers={"Content-Type": "application/json"},
+        )
+        assert (answer.status_code, answer.json()["type"]) == (422, "invalid-request"), answer.text
+        assert answer.json()["errors"]
+
+
+@pytest.mark.parametrize("path", ["/events/%ff", "/jobs/%00", "/events?cursor=%ff", "/bookings/%ed%a0%80"])
+def test_paths_and_queries_that_are_no_text_are_refused(served: Serving, path: str) -> None:
+    assert served.client.get(path).status_code in (404, 422)
+
+
+def test_answers_tell_browsers_what_not_to_do(served: Serving, database: Database) -> None:
+    event = create_event(database)
+    answers = [
+        served.client.get("/health"),
+        served.client.get("/nowhere"),
+        served.client.post(f"/events/{event.id}/bookings", json={"user_id": "ann", "ticket_count": 1}),
+    ]
+    for answer in answers:
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["cache-control"] == "no-store"
+    assert served.client.get(f"/events/{event.id}").headers["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_the_pages_of_the_guide_run_known_scripts_only(served: Serving, path: str) -> None:
+    answer = served.client.get(path)
+    policy = answer.headers["content-security-policy"]
+    scripts = policy.partition("script-src ")[2].partition(";")[0]
+    assert "unsafe" not in scripts
+    if "<script>" in answer.text:
+        assert "'sha256-" in scripts

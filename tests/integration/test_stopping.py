@@ -1,0 +1,86 @@
+"""SIGTERM: whoever waits gets an answer, streams end, and the process is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+
+from local.servers import free_port
+from shared.database.engine import Database
+from shared.settings import Settings
+from tests.builders import create_event, own_client, wait_until
+from tests.serving import ONE_WRITE, told
+
+
+@contextmanager
+def uvicorn_process(
+    settings: Settings, http: str, root: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    """The API as it is run in earnest."""
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "api.main:app", "--port", str(port), "--http", http]
+    environment = {
+        **os.environ,
+        "DATABASE_URL": settings.database_url,
+        "REDIS_URL": settings.redis_url,
+        "ONSALE_WAIT_SECONDS_MAX": "300",
+    }
+    process = subprocess.Popen(
+        [*command, "--log-level", "warning"], env=environment, cwd=root, stderr=subprocess.PIPE
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, verify=False) as client:
+            wait_until(lambda: answers(client))
+            yield process, client
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize("http", ["auto", ONE_WRITE])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_is_asked_to_end_keeps_nobody_waiting(
+    settings: Settings,
+    database: Database,
+    redis_client: redis.Redis,
+    project_root: Path,
+    http: str,
+    number: signal.Signals,
+) -> None:
+    event = create_event(database)
+
+    def book(**headers: str) -> httpx.Response:
+        with own_client(client) as own:
+            booking = {"user_id": "ann", "ticket_count": 1}
+            return own.post(f"/events/{event.id}/bookings", json=booking, headers=headers)
+
+    with uvicorn_process(settings, http, project_root) as (process, client), ThreadPoolExecutor(1) as pool:
+        job_id = book().json()["id"]
+        with client.stream("GET", f"/jobs/{job_id}/events") as stream:
+            events = told(stream)
+            assert next(events).name == "snapshot"
+            waiting = pool.submit(book, Prefer="wait=300")
+            wait_until(lambda: redis_client.llen(f"rq:queue:event:{event.id}") == 2)
+            process.send_signal(number)
+            assert [each.name for each in events if each.name] == []
+        assert waiting.result().status_code == 202
+        process.wait(timeout=30)
+        assert process.stderr is not None
+        assert process.stderr.read() == b""

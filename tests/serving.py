@@ -1,0 +1,76 @@
+"""The API on a socket of its own, with its settings and its context at hand; and a reader of streams."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import uvicorn
+
+from api.context import ApiContext
+from api.main import create_app
+from shared.settings import Settings
+from tests.builders import wait_until
+
+ONE_WRITE = "api.http_protocol:HttpProtocol"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """An API that runs in a thread. `client` is for one thread."""
+
+    client: httpx.Client
+    context: ApiContext
+    address: tuple[str, int]
+
+
+@contextmanager
+def serving(settings: Settings, *, http: str = "auto", **changes: Any) -> Iterator[Serving]:
+    """An API with some settings changed."""
+    app = create_app(settings.model_copy(update=changes))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address: tuple[str, int] = listener.getsockname()
+        server = uvicorn.Server(uvicorn.Config(app, http=http, log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        wait_until(lambda: server.started)
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{address[1]}", timeout=30, verify=False) as client:
+                yield Serving(client=client, context=app.state.context, address=address)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """One event of a stream; a heartbeat is one whose name is empty."""
+
+    name: str
+    id: str
+    retry: int | None
+    job: dict[str, Any]
+
+
+def told(answer: httpx.Response) -> Iterator[Told]:
+    """The events of a stream, as they come."""
+    fields: dict[str, str] = {}
+    for line in answer.iter_lines():
+        if line:
+            name, _, value = line.partition(":")
+            fields[name] = value.strip()
+        elif fields:
+            yield Told(
+                name=fields.get("event", ""),
+                id=fields.get("id", ""),
+                retry=int(fields["retry"]) if "retry" in fields else None,
+                job=json.loads(fields.get("data", "{}")),
+            )
+            fields = {}
