@@ -24,6 +24,7 @@ from local.servers import PostgresServer, Server, ValkeyServer
 from local.settings import DASHBOARD_HOST, LocalSettings
 from local.terminal import describe, describe_exit, quote, reachable_host, say
 
+DASHBOARD = Path(__file__).parent.parent / "deploy" / "dashboard.py"
 ENVIRONMENT_NAMES = ("DATABASE_URL", "REDIS_URL")
 MIGRATE_SECONDS_MAX = 300.0
 HEALTH_SECONDS_MAX = 60.0
@@ -170,11 +171,11 @@ class Supervisor:
         return self._program("webhooks process", command, seconds=WEBHOOKS_STOP_SECONDS_MAX)
 
     def _dashboard(self) -> Program:
-        # A button that deletes waiting commands has no place beside those that only look.
-        command = [str(Path(sys.executable).with_name("rq-dashboard")), "--json", "--disable-delete"]
-        command += ["--bind", DASHBOARD_HOST, "--port", str(self._settings.dashboard_port)]
-        command += ["--redis-url", self._environment["REDIS_URL"]]
-        return self._program("dashboard", command, seconds=DASHBOARD_STOP_SECONDS_MAX)
+        # Its address of Redis may have a password, which must not stand in its command line.
+        environment = {**self._environment, "RQ_DASHBOARD_REDIS_URL": self._environment["REDIS_URL"]}
+        command = [sys.executable, str(DASHBOARD), "--host", DASHBOARD_HOST]
+        command += ["--port", str(self._settings.dashboard_port)]
+        return Program("dashboard", command, environment, stop_seconds_max=DASHBOARD_STOP_SECONDS_MAX)
 
     def _program(self, name: str, command: list[str], *, seconds: float) -> Program:
         return Program(name, command, self._environment, stop_seconds_max=seconds)

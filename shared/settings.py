@@ -40,7 +40,7 @@ class Authentication(StrEnum):
 class Settings(BaseSettings):
     """What an operator can set. Names in the environment: `ONSALE_` and the field's name."""
 
-    model_config = SettingsConfigDict(env_prefix="ONSALE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="ONSALE_", frozen=True, hide_input_in_errors=True)
 
     database_password_file: Annotated[
         Path | None, Field(description="file with the password for `DATABASE_URL`, which then has none")
