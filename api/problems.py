@@ -60,13 +60,24 @@ def event_not_found(event_id: str) -> ProblemDocument:
     )
 
 
+def event_archived() -> ProblemDocument:
+    """There was such an event."""
+    return problem(
+        "event-archived",
+        "Event archived",
+        410,
+        "The event is over and was archived, with its bookings and jobs. Ask its organiser for the archive.",
+    )
+
+
 def booking_not_found(booking_id: str) -> ProblemDocument:
     """There is no such booking."""
     return problem(
         "booking-not-found",
         "Booking not found",
         404,
-        f"There is no booking {booking_id!r}. Use the booking_id of a job that succeeded.",
+        f"There is no booking {booking_id!r}. Use the booking_id of a job that succeeded."
+        " Bookings of archived events are in their archives only.",
     )
 
 
@@ -76,7 +87,8 @@ def job_not_found(job_id: str) -> ProblemDocument:
         "job-not-found",
         "Job not found",
         404,
-        f"There is no job {job_id!r}. Use the id that a submit has given.",
+        f"There is no job {job_id!r}. Use the id that a submit has given."
+        " Jobs of archived events are in their archives only.",
     )
 
 

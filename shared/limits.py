@@ -64,6 +64,9 @@ SWEEP_STEP = 500
 STRAYS_REMOVED_MAX = 500
 """Foreign or requeued jobs taken off the head of a queue in one call."""
 
+REPAIR_STEP = 500
+"""Commands put back, jobs forgotten or keys looked at in one call, so that it never holds Redis for long."""
+
 REDIS_RETRIES_MAX = 2
 """How often a Redis call is sent again after a lost connection; all our scripts bear repetition."""
 
@@ -84,6 +87,15 @@ DESCRIPTION_LENGTH_MAX = 80
 
 REASON_LENGTH_MAX = 300
 """Characters of the reason why a command failed."""
+
+ARCHIVE_QUIET_SECONDS = 24 * 3600
+"""How long nothing may have happened at an event that is removed: an Idempotency-Key lives that long."""
+
+ARCHIVE_STEP_ROWS = 2_000
+"""Rows of an archived event that one transaction removes."""
+
+ARCHIVE_LINE_BYTES_MAX = 1024 * 1024
+"""One row in an archive; a command is never that long."""
 
 RATE_WINDOW_SECONDS = 60
 """The span over which the requests of a caller are counted."""

@@ -14,7 +14,8 @@ from shared.domain import BookingState, BookingStatus, CommandKind, OutcomeCode,
 class EventRecord:
     """A row of `events`. `ledger_digest` and `seal` are explained in `shared.seals`.
 
-    Who may decide about the event is `organiser_id`; None where nobody had to say who they are.
+    Who may decide about the event is `organiser_id`; None where nobody had to say who they are. One with
+    `archived_at` is only a trace: its bookings and its ledger are in a file.
     """
 
     id: str
@@ -31,6 +32,7 @@ class EventRecord:
     organiser_id: str | None = None
     sales_open_at: datetime | None = None
     sales_closed: bool = False
+    archived_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,6 +82,8 @@ def sealed(event: EventRecord) -> EventRecord:
         columns += ("sales_open_at", format_time(event.sales_open_at))
     if event.sales_closed:
         columns += ("sales_closed",)
+    if event.archived_at is not None:
+        columns += ("archived_at", format_time(event.archived_at))
     return replace(event, seal=sha256(_canonical(columns).encode()).digest())
 
 

@@ -2,7 +2,8 @@
 
 `python -m worker` consumes, `python -m worker webhooks` tells organisers what they asked to be told,
 `python -m worker migrate` brings the schema up to date, `python -m worker verify` checks the database against
-the rules.
+the rules, `python -m worker reconcile` compares Redis with PostgreSQL, `python -m worker archive` puts an
+event that is over into a file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType
 
 from pydantic import ValidationError
@@ -21,7 +23,6 @@ from pydantic import ValidationError
 from shared.clock import SystemClock
 from shared.collector import calm_collector
 from shared.database.engine import Database
-from shared.database.migrate import migrate
 from shared.errors import LineUnavailable
 from shared.identifiers import canonical_id
 from shared.line.connections import connect
@@ -37,6 +38,7 @@ from shared.metrics import exposition
 from shared.settings import Settings, explain_settings_error, load_settings
 from worker.consume import Worker
 from worker.endpoint import endpoint
+from worker.operations import archive, bring_schema_to, reconcile, verify_archive
 from worker.verify import Counts, Verifier
 from worker.webhooks.process import run_webhooks
 
@@ -50,6 +52,8 @@ computes; with Python's default of 5 ms the reader waits that long for each part
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the named command; gives the exit status."""
     parsed = _parser().parse_args(arguments)
+    if parsed.command == "verify" and parsed.archive is not None:
+        return verify_archive(parsed.archive)
     try:
         settings = load_settings()
     except ValidationError as error:
@@ -58,10 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logging(settings.log_format, settings.log_level)
     match parsed.command:
         case "migrate":
-            migrate(settings.database_url, passwords_directory=settings.passwords_directory)
-            return 0
+            return bring_schema_to(settings, parsed.to)
         case "verify":
             return verify(settings, parsed.event)
+        case "reconcile":
+            return reconcile(settings, parsed.event, mend=parsed.redis_from_postgresql)
+        case "archive":
+            return archive(settings, parsed.event, parsed.to, remove=parsed.remove)
         case "alive":
             return 0 if is_worker_alive_on_this_host(connect(settings)) else 1
         case "webhooks":
@@ -76,10 +83,24 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("consume", help="work until SIGTERM (the default)")
     commands.add_parser("webhooks", help="make and deliver the messages of webhooks until SIGTERM")
-    commands.add_parser("migrate", help="bring the schema up to date")
+    migrate_parser = commands.add_parser("migrate", help="bring the schema up to date")
+    migrate_parser.add_argument("--to", default="head", help="or to this revision, up or down")
     commands.add_parser("alive", help="exit with 0 if a worker of this host lives, as RQ's list has it")
     verify_parser = commands.add_parser("verify", help="check the database against the rules")
-    verify_parser.add_argument("--event", type=_event_id, help="check this event only")
+    checked = verify_parser.add_mutually_exclusive_group()
+    checked.add_argument("--event", type=_event_id, help="check this event only")
+    checked.add_argument("--archive", type=Path, metavar="FILE", help="check this archive, without servers")
+    reconcile_parser = commands.add_parser("reconcile", help="compare Redis with PostgreSQL")
+    reconcile_parser.add_argument("--event", type=_event_id, help="compare this event only")
+    reconcile_parser.add_argument(
+        "--redis-from-postgresql", action="store_true", help="mend Redis where the two differ"
+    )
+    archive_parser = commands.add_parser("archive", help="put an event that is over into a file")
+    archive_parser.add_argument("event", type=_event_id)
+    archive_parser.add_argument("--to", type=Path, required=True, metavar="FILE")
+    archive_parser.add_argument(
+        "--remove", action="store_true", help="then take it out of Redis and PostgreSQL, but for a trace"
+    )
     return parser
 
 

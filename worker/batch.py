@@ -101,8 +101,8 @@ def _apply(
     with database.transaction() as connection:
         event = statements.lock_event(connection, event_id)
         phases.end(Phase.LOCK)
-        if event is None:
-            return _fail_without_event(connection, event_id, waiting, clock.now())
+        if event is None or event.archived_at is not None:
+            return _fail_without_event(connection, event_id, event, waiting, clock.now())
         _refuse_stale_claim(event, token)
         prefetched = _prefetch(connection, event, waiting, look_up_all=look_up_all)
         phases.end(Phase.PREFETCH)
@@ -272,11 +272,18 @@ def _position_taken(applied_at: datetime) -> JobResult:
 
 
 def _fail_without_event(
-    connection: Connection, event_id: str, waiting: Sequence[WaitingCommand], applied_at: datetime
+    connection: Connection,
+    event_id: str,
+    archived: EventRecord | None,
+    waiting: Sequence[WaitingCommand],
+    applied_at: datetime,
 ) -> AppliedBatch:
-    """Commands for an event that PostgreSQL does not have fail, each with its row in the ledger."""
+    """Commands for an event that is not there, or not any more, fail, each with its row in the ledger."""
     statements.lock_missing_event(connection, event_id)
     last_position = statements.last_ledger_position(connection, event_id)
+    if archived is not None:
+        last_position = max(last_position, archived.applied_position)
+    state = "does not exist" if archived is None else "is archived"
     # Their positions are given anew here, so they don't tell who was applied before.
     recorded = statements.find_ledger_records(connection, [command.command.id for command in waiting])
     entries = [
@@ -285,7 +292,7 @@ def _fail_without_event(
             position,
             command,
             Outcome(command_id=command.command.id, code=OutcomeCode.EVENT_NOT_FOUND),
-            OutcomeDetail(reason=f"event {event_id} does not exist"),
+            OutcomeDetail(reason=f"event {event_id} {state}"),
             applied_at,
         )
         for position, command in enumerate(

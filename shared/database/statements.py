@@ -45,6 +45,7 @@ EVENT_COLUMNS = (
     events.c.organiser_id,
     events.c.sales_open_at,
     events.c.sales_closed,
+    events.c.archived_at,
 )
 _SELECT_EVENT = select(*EVENT_COLUMNS).where(events.c.id == bindparam("event_id"))
 _LOCK_EVENT = _SELECT_EVENT.with_for_update()

@@ -36,6 +36,7 @@ UNREADABLE = (ValueError, KeyError, TypeError, IndexError, RecursionError)
 """What reading a command raises when it is not what it should be."""
 
 _BOOK = CommandKind.BOOK.value
+_LOST = "the command was lost when PostgreSQL was restored from an older backup"
 _ZLIB_HEADER = b"\x78"
 
 
@@ -44,6 +45,8 @@ class Mark(StrEnum):
 
     WITHDRAWN = "withdrawn"
     """Its client took it back."""
+    LOST = "lost"
+    """Its place was given, and what it asked for is known no more."""
     UNCHECKED = "unchecked"
     """It may repeat a command that the ledger has; PostgreSQL could not be asked."""
 
@@ -146,6 +149,11 @@ def describe(payload: CommandPayload) -> str:
     return text[: limits.DESCRIPTION_LENGTH_MAX]
 
 
+def lost_job_data(event_id: str) -> bytes:
+    """The `data` of a job that fills the position of a command that is lost."""
+    return encode_job_data(event_id, CommandPayload(v=COMMAND_VERSION, kind=CommandKind.UNKNOWN.value))
+
+
 def says_the_same(data: bytes, event_id: str, payload: CommandPayload) -> bool:
     """Whether the `data` of a job is this command for this event, in whichever form it was stored."""
     try:
@@ -171,6 +179,8 @@ def decode_waiting_command(
             command = WithdrawnCommand(id=job_id, kind=kind_of(command))
     except UNREADABLE as error:
         reason = f"the command can't be read: {error!r}" if data else "its record was deleted from Redis"
+        if Mark.LOST in noted:
+            reason = _LOST
         return WaitingCommand(
             command=UnreadableCommand(id=job_id, reason=reason[: limits.REASON_LENGTH_MAX]),
             kind=CommandKind.UNKNOWN,

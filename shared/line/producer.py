@@ -229,17 +229,8 @@ class Producer:
         Raises:
             LineUnavailable: Redis does not answer.
         """
-        view = event_view(event)
         with line_errors():
-            await self._seed_event(
-                args=[
-                    event.id,
-                    orjson.dumps(view),
-                    event.applied_position,
-                    event.fencing_token,
-                    view["sales_open_at"] or "",
-                ]
-            )
+            await self._seed_event(args=seed_arguments(event))
 
     async def replicas_online(self) -> int:
         """How many replicas follow Redis.
@@ -281,6 +272,18 @@ def _count_accepted(submissions: Sequence[Submission], codes: Sequence[int]) -> 
             counts[kind] = counts.get(kind, 0) + 1
     for kind, count in counts.items():
         metrics.KIND_COUNTERS[kind](count)
+
+
+def seed_arguments(event: EventRecord) -> list[Any]:
+    """What the script takes that tells Redis of an event."""
+    view = event_view(event)
+    return [
+        event.id,
+        orjson.dumps(view),
+        event.applied_position,
+        event.fencing_token,
+        view["sales_open_at"] or "",
+    ]
 
 
 def _acceptance(submission: Submission, answer: list[Any], accepted_at: datetime) -> Acceptance | OnsaleError:

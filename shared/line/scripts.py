@@ -29,6 +29,7 @@ _CONSTANTS: dict[str, str | int | float] = {
     "leased": keys.LEASED,
     "wake": keys.WAKE,
     "verified": keys.VERIFIED,
+    "mark_lost": Mark.LOST.value,
     "mark_withdrawn": Mark.WITHDRAWN.value,
     "event_ttl_seconds": limits.EVENT_PROJECTION_TTL_SECONDS,
     "lines_looked_at_max": limits.LINES_LOOKED_AT_MAX,
@@ -51,7 +52,9 @@ class ScriptName(StrEnum):
     COMPLETE = "complete"
     ENQUEUE = "enqueue"
     LINE_STATUS = "line_status"
+    FORGET = "forget"
     PEEK = "peek"
+    PUT_BACK = "put_back"
     READ_JOB = "read_job"
     READ_PROGRESS = "read_progress"
     RELEASE = "release"

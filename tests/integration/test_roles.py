@@ -192,7 +192,9 @@ def test_postgresql_never_sees_a_password(tmp_path: Path) -> None:
             psycopg2.connect(url).close()
             log = server.log_path.read_text()
             assert f'ALTER ROLE "{role}" LOGIN PASSWORD' in log
-            assert urlsplit(url).password not in log
+            password = urlsplit(url).password
+            assert password is not None
+            assert password not in log
 
 
 def test_rights_that_were_given_by_hand_are_taken_back(
