@@ -17,6 +17,7 @@ from shared.database.engine import Database
 from shared.line.producer import Producer
 from shared.line.progress import ProgressReader
 from shared.line.replies import Replies
+from shared.line.status import LineStatus
 from shared.settings import Settings
 
 
@@ -36,6 +37,7 @@ class ApiContext:
     gate: Gate
     waiters: Slots
     streams: Slots
+    line_status: LineStatus
 
 
 async def _context(request: Request) -> ApiContext:

@@ -10,7 +10,7 @@ from api.problems import ProblemError, event_not_found
 from shared import limits
 from shared.database import statements
 from shared.database.engine import Database
-from shared.errors import DatabaseUnavailable, OnsaleError
+from shared.errors import DatabaseUnavailable, EventArchived, OnsaleError
 from shared.gathering import Gatherer
 from shared.identifiers import canonical_id
 from shared.line.producer import Producer
@@ -46,6 +46,7 @@ class EventLookup:
         """An event, which is then known to Redis too; None if there is none.
 
         Raises:
+            EventArchived: there was one.
             TemporarilyUnavailable: PostgreSQL or Redis does not answer, or too many lookups wait already.
         """
         return await self._lookups.ask(event_id)
@@ -53,9 +54,20 @@ class EventLookup:
     async def _find(self, event_ids: Sequence[str]) -> list[EventRecord | OnsaleError | None]:
         found = await run_in_threadpool(self._select, event_ids)
         for event in found.values():
-            await self._producer.seed_event(event)
-        return [found.get(event_id) for event_id in event_ids]
+            if event.archived_at is None:
+                await self._producer.seed_event(event)
+        return [_unless_archived(found.get(event_id)) for event_id in event_ids]
 
     def _select(self, event_ids: Sequence[str]) -> dict[str, EventRecord]:
         with self._database.transaction() as connection:
             return statements.find_events(connection, set(event_ids))
+
+
+def refuse_archived(event: EventRecord | None) -> None:
+    """Raise `EventArchived` for an event of which nothing is left to show."""
+    if event is not None and event.archived_at is not None:
+        raise EventArchived
+
+
+def _unless_archived(event: EventRecord | None) -> EventRecord | OnsaleError | None:
+    return event if event is None or event.archived_at is None else EventArchived()

@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 _HEADERS = frozenset({b"authorization", b"content-type", b"prefer", b"idempotency-key"})
 _PATH = re.compile(r"/events/([^/]+)/bookings")
 
+ROUTE = "/events/{event_id}/bookings"
+"""The route as metrics name it, the same as that of FastAPI."""
+
 
 async def answer_booking(app: FastAPI, scope: Scope, receive: Receive, send: Send) -> bool:
     """Answer a booking; gives False if this is another request, which is then untouched."""
@@ -42,6 +45,7 @@ async def answer_booking(app: FastAPI, scope: Scope, receive: Receive, send: Sen
     path = _PATH.fullmatch(scope["path"])
     if path is None:
         return False
+    scope["route"] = ROUTE
     try:
         response = await _answer(app.state.context, scope, receive, path[1])
     except ClientDisconnect:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import sys
 
@@ -10,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.problems import ProblemError, not_on_loopback, problem_response
 from shared.log import log_event
+from shared.loopback import is_loopback
 from shared.settings import Authentication, Settings
 
 logger = logging.getLogger(__name__)
@@ -44,14 +44,6 @@ def told_host(arguments: list[str]) -> str | None:
         if argument.startswith("--host="):
             return argument.removeprefix("--host=")
     return None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def check_loopback(settings: Settings, scope: Scope) -> None:

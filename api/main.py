@@ -24,30 +24,32 @@ from api.loopback import LoopbackOnly, refuse_to_be_open
 from api.openapi import without_framework_errors, without_security
 from api.problem_handlers import install_problem_handlers
 from api.rate_limit import RateLimiter
-from api.routes import bookings, events, health, jobs, ledger, webhooks
+from api.routes import bookings, events, health, jobs, ledger, metrics, webhooks
 from api.security_headers import with_security_headers
 from api.slots import Slots
 from api.stopping import on_stop_signal
+from api.watch import watched
 from shared.clock import SystemClock
 from shared.collector import calm_collector
 from shared.database.engine import Database
 from shared.identifiers import new_id
-from shared.line.connections import connect_async, connect_subscriber
+from shared.line.connections import connect, connect_async, connect_subscriber
 from shared.line.producer import Producer
 from shared.line.progress import ProgressReader
 from shared.line.replies import Replies
+from shared.line.status import LineStatus
 from shared.line.tallies import Tallies
 from shared.log import configure_logging
 from shared.settings import Authentication, Settings, load_settings
 
 
 class Application(FastAPI):
-    """FastAPI with a short way for the one request that a stampede is made of."""
+    """FastAPI, watched, with a short way for the one request that a stampede is made of."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] == "http":
-            send = with_security_headers(scope, send)
+            send = watched(scope, with_security_headers(scope, send))
         if not await answer_booking(self, scope, receive, send):
             await super().__call__(scope, receive, send)
 
@@ -70,8 +72,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        configure_logging()
         loaded = settings or load_settings()
+        configure_logging(loaded.log_format, loaded.log_level)
         refuse_to_be_open(loaded)
         async with _running_context(loaded) as context:
             app.state.context = context
@@ -84,7 +86,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="Sells tickets when everyone comes at once.",
         description=(
             "Submit a command, get its place in line (202), poll the job or wait for it with"
-            " `Prefer: wait=N`. Every error is `application/problem+json`."
+            " `Prefer: wait=N`. Every error is `application/problem+json`. Every answer has an"
+            " `X-Request-ID`: the one that you sent, if it is well-formed, or a new one."
         ),
         version="0.1.0",
         lifespan=lifespan,
@@ -95,7 +98,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(AdmissionHeaders)
     app.add_middleware(LoopbackOnly)
-    for module in (events, bookings, ledger, jobs, webhooks, health):
+    for module in (events, bookings, ledger, jobs, webhooks, health, metrics):
         app.include_router(module.router)
     return app
 
@@ -103,6 +106,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _running_context(settings: Settings) -> AsyncIterator[ApiContext]:
     clock = SystemClock()
+    scraper = connect(settings)
     client, enqueuer, subscriber = (
         connect_async(settings),
         connect_async(settings),
@@ -133,6 +137,7 @@ async def _running_context(settings: Settings) -> AsyncIterator[ApiContext]:
             gate=Gate(authenticator, limiter, settings),
             waiters=Slots(settings.waiters_max, too_many="As many clients wait at this process as may."),
             streams=Slots(settings.streams_max, too_many="As many streams are open at this process as may."),
+            line_status=LineStatus(scraper, clock),
         )
     finally:
         await authenticator.stop()
@@ -141,6 +146,7 @@ async def _running_context(settings: Settings) -> AsyncIterator[ApiContext]:
         await replies.stop()
         for each in (client, enqueuer, subscriber):
             await each.aclose()
+        scraper.close()
         database.close()
 
 

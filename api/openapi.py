@@ -33,6 +33,7 @@ PROBLEMS: dict[int, dict[int | str, dict[str, Any]]] = {
         403: "not for callers of this role",
         404: "there is no such thing",
         409: "it can't be done as things are; the problem says why",
+        410: "the event was archived",
         413: "the body is too large",
         415: "the body is not JSON",
         422: "a field is wrong",

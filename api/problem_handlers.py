@@ -14,6 +14,7 @@ from api.problems import (
     RETRY_AFTER_SECONDS,
     ProblemError,
     body_too_large,
+    event_archived,
     field_name,
     internal_error,
     invalid_request,
@@ -24,6 +25,7 @@ from api.problems import (
 )
 from shared import limits
 from shared.errors import (
+    EventArchived,
     EventLocked,
     IdempotencyKeyReused,
     LineFull,
@@ -105,6 +107,8 @@ def onsale_error_response(error: OnsaleError, *, path: str) -> Response:
     match error:
         case SalesNotOpen():
             return problem_response(sales_not_open(error.sales_open_at))
+        case EventArchived():
+            return problem_response(event_archived())
         case RateLimited():
             document = problem(
                 "too-many-requests",

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from shared import limits
 from shared.domain import OutcomeCode
+from shared.metrics import REQUESTS_REFUSED
 from shared.records import JobResult
 
 logger = logging.getLogger(__name__)
@@ -59,13 +60,24 @@ def event_not_found(event_id: str) -> ProblemDocument:
     )
 
 
+def event_archived() -> ProblemDocument:
+    """There was such an event."""
+    return problem(
+        "event-archived",
+        "Event archived",
+        410,
+        "The event is over and was archived, with its bookings and jobs. Ask its organiser for the archive.",
+    )
+
+
 def booking_not_found(booking_id: str) -> ProblemDocument:
     """There is no such booking."""
     return problem(
         "booking-not-found",
         "Booking not found",
         404,
-        f"There is no booking {booking_id!r}. Use the booking_id of a job that succeeded.",
+        f"There is no booking {booking_id!r}. Use the booking_id of a job that succeeded."
+        " Bookings of archived events are in their archives only.",
     )
 
 
@@ -75,7 +87,8 @@ def job_not_found(job_id: str) -> ProblemDocument:
         "job-not-found",
         "Job not found",
         404,
-        f"There is no job {job_id!r}. Use the id that a submit has given.",
+        f"There is no job {job_id!r}. Use the id that a submit has given."
+        " Jobs of archived events are in their archives only.",
     )
 
 
@@ -201,6 +214,7 @@ def outcome_problem(result: JobResult) -> ProblemDocument | None:
 
 def problem_response(document: ProblemDocument, headers: Mapping[str, str] | None = None) -> Response:
     """A problem as the answer to a request."""
+    REQUESTS_REFUSED.labels(document["type"]).inc()
     return Response(
         orjson.dumps(document), document["status"], dict(headers or {}), media_type=PROBLEM_MEDIA_TYPE
     )
@@ -249,6 +263,17 @@ def not_on_loopback() -> ProblemDocument:
         "This API serves its own machine only",
         403,
         "Authentication is off here. Set ONSALE_AUTH=required to serve others.",
+    )
+
+
+def metrics_incomplete() -> ProblemDocument:
+    """One process of several was asked, and knows only its own figures."""
+    return problem(
+        "metrics-incomplete",
+        "Metrics are incomplete",
+        503,
+        "Several processes answer here, and each counts for itself. Set PROMETHEUS_MULTIPROC_DIR to an empty"
+        " folder before they start, and they add up.",
     )
 
 

@@ -40,6 +40,7 @@ from shared.identifiers import new_id
 from shared.line.codec import book_payload
 from shared.line.producer import Submission
 from shared.records import CommandPayload, EventRecord, LedgerRecord
+from shared.trace import carried_trace
 
 _read_booking = TypeAdapter(BookingRequest).validate_json
 
@@ -96,6 +97,7 @@ async def submit_command(
         job_id=new_id() if key is None else keyed_job_id(caller.id, key),
         event_id=event_id,
         payload=payload,
+        trace=carried_trace(),
     )
     if key is not None:
         recalled = await recall(context, submission)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local.errors import BadSetting
+from shared.loopback import is_loopback
 
 WORKERS_MAX = 64
 PORT_MAX = 65_535
@@ -22,6 +23,7 @@ class LocalSettings:
 
     workers: int
     api_host: str
+    asks_who_calls: bool
     api_port: int
     dashboard_port: int
     database_url: str | None
@@ -38,12 +40,19 @@ def read_settings(environment: Mapping[str, str]) -> LocalSettings:
     settings = LocalSettings(
         workers=_whole_number(environment, "WORKERS", default=2, maximum=WORKERS_MAX),
         api_host=environment.get("API_HOST") or "127.0.0.1",
+        asks_who_calls=environment.get("ONSALE_AUTH") == "required",
         api_port=_whole_number(environment, "API_PORT", default=8000, maximum=PORT_MAX),
         dashboard_port=_whole_number(environment, "DASHBOARD_PORT", default=9181, maximum=PORT_MAX),
         database_url=_url(environment, "DATABASE_URL", _POSTGRES_SCHEMES),
         redis_url=_url(environment, "REDIS_URL", _REDIS_SCHEMES),
         data_directory=Path(environment.get("ONSALE_DATA_DIRECTORY") or ".data").absolute(),
     )
+    is_open = not settings.asks_who_calls and environment.get("ONSALE_AUTH_OFF_ANYWHERE") != "true"
+    if is_open and not is_loopback(settings.api_host):
+        raise BadSetting(
+            f"API_HOST is {settings.api_host}, where others can reach the API, and authentication is off; set"
+            " ONSALE_AUTH=required too"
+        )
     if settings.api_port == settings.dashboard_port:
         raise BadSetting(
             f"API_PORT and DASHBOARD_PORT are both {settings.api_port}; set one of them to another port"

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Protocol
 
 from local.errors import DataInUse, PortTaken, ProgramFailed
+from local.logins import Logins, make_logins
 from local.ports import check_port
 from local.programs import Program, stop_together
 from local.restarts import RESTARTS_MAX, RESTARTS_SECONDS, RestartBudget
@@ -23,7 +24,9 @@ from local.secret_files import write_secret
 from local.servers import PostgresServer, Server, ValkeyServer
 from local.settings import DASHBOARD_HOST, LocalSettings
 from local.terminal import describe, describe_exit, quote, reachable_host, say
+from shared.database.roles import API, WEBHOOKS, WORKER
 
+DASHBOARD = Path(__file__).parent.parent / "deploy" / "dashboard.py"
 ENVIRONMENT_NAMES = ("DATABASE_URL", "REDIS_URL")
 MIGRATE_SECONDS_MAX = 300.0
 HEALTH_SECONDS_MAX = 60.0
@@ -69,6 +72,7 @@ class Supervisor:
         """`environment` is what the children get, beside the URLs of the servers."""
         self._settings = settings
         self._environment = dict(environment)
+        self._logins: Logins | None = None
         self._watched: list[tuple[Child, RestartBudget]] = []
         self._stop_requested = False
 
@@ -110,6 +114,7 @@ class Supervisor:
         postgres_url, redis_url = settings.database_url, settings.redis_url
         if postgres_url is None:
             postgres_url = self._start_server(stack, PostgresServer(settings.data_directory / "postgres"))
+            self._logins = make_logins(postgres_url, settings.data_directory / "passwords")
         if redis_url is None:
             redis_url = self._start_server(stack, ValkeyServer(settings.data_directory / "valkey"))
         self._environment |= {"DATABASE_URL": postgres_url, "REDIS_URL": redis_url}
@@ -131,7 +136,11 @@ class Supervisor:
         Raises:
             ProgramFailed: that failed or took too long.
         """
-        migration = self._program("migration", [sys.executable, "-m", "worker", "migrate"], seconds=5.0)
+        environment = self._environment
+        if self._logins is not None:
+            environment = environment | {"ONSALE_PASSWORDS_DIRECTORY": str(self._logins.passwords_directory)}
+        command = [sys.executable, "-m", "worker", "migrate"]
+        migration = Program("migration", command, environment, stop_seconds_max=5.0)
         stack.callback(migration.stop)
         migration.start()
         deadline = time.monotonic() + MIGRATE_SECONDS_MAX
@@ -159,25 +168,29 @@ class Supervisor:
         command = [sys.executable, "-m", "uvicorn", "api.main:app", "--no-access-log", "--no-server-header"]
         command += ["--http", "api.http_protocol:HttpProtocol"]
         command += ["--host", settings.api_host, "--port", str(settings.api_port)]
-        return self._program("API", command, seconds=API_STOP_SECONDS_MAX)
+        return self._program("API", command, role=API, seconds=API_STOP_SECONDS_MAX)
 
     def _worker(self, number: int) -> Program:
         command = [sys.executable, "-m", "worker"]
-        return self._program(f"worker {number}", command, seconds=WORKER_STOP_SECONDS_MAX)
+        return self._program(f"worker {number}", command, role=WORKER, seconds=WORKER_STOP_SECONDS_MAX)
 
     def _webhooks(self) -> Program:
         command = [sys.executable, "-m", "worker", "webhooks"]
-        return self._program("webhooks process", command, seconds=WEBHOOKS_STOP_SECONDS_MAX)
+        return self._program("webhooks process", command, role=WEBHOOKS, seconds=WEBHOOKS_STOP_SECONDS_MAX)
 
     def _dashboard(self) -> Program:
-        # A button that deletes waiting commands has no place beside those that only look.
-        command = [str(Path(sys.executable).with_name("rq-dashboard")), "--json", "--disable-delete"]
-        command += ["--bind", DASHBOARD_HOST, "--port", str(self._settings.dashboard_port)]
-        command += ["--redis-url", self._environment["REDIS_URL"]]
-        return self._program("dashboard", command, seconds=DASHBOARD_STOP_SECONDS_MAX)
+        # Its address of Redis may have a password, which must not stand in its command line.
+        environment = {**self._environment, "RQ_DASHBOARD_REDIS_URL": self._environment["REDIS_URL"]}
+        command = [sys.executable, str(DASHBOARD), "--host", DASHBOARD_HOST]
+        command += ["--port", str(self._settings.dashboard_port)]
+        return Program("dashboard", command, environment, stop_seconds_max=DASHBOARD_STOP_SECONDS_MAX)
 
-    def _program(self, name: str, command: list[str], *, seconds: float) -> Program:
-        return Program(name, command, self._environment, stop_seconds_max=seconds)
+    def _program(self, name: str, command: list[str], *, role: str, seconds: float) -> Program:
+        """A program that logs in to our own PostgreSQL as this role, and to another's as its URL says."""
+        environment = self._environment
+        if self._logins is not None:
+            environment = {**environment, "DATABASE_URL": self._logins.urls[role]}
+        return Program(name, command, environment, stop_seconds_max=seconds)
 
     def _await_health(self) -> None:
         deadline = time.monotonic() + HEALTH_SECONDS_MAX

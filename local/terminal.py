@@ -15,6 +15,9 @@ from local.settings import DASHBOARD_HOST, LocalSettings
 
 STANDARD_OUTPUT = 1
 
+_AUTHENTICATION_OFF = "AUTHENTICATION IS OFF: whoever can use this machine may do anything."
+_AUTHENTICATION_ON = "Callers need an API key (`python -m api keys`, with the variables below) or a token."
+
 
 def reachable_host(host: str) -> str:
     """Where a client on this machine finds a server that listens on `host`."""
@@ -35,6 +38,7 @@ onsale: ready, with {settings.workers} worker{"s" if settings.workers > 1 else "
   Redis        {without_password(environment["REDIS_URL"])}
   Data         {settings.data_directory}
 
+{_AUTHENTICATION_ON if settings.asks_who_calls else _AUTHENTICATION_OFF}
 For tools such as psql and rq, `. {quote(str(environment_file))}` sets DATABASE_URL and REDIS_URL.
 Ctrl-C stops everything; the data are kept.
 """

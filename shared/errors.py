@@ -2,6 +2,7 @@
 
 OnsaleError
 ├── EventNotFound
+├── EventArchived
 ├── SalesNotOpen
 ├── TooManyWebhooks
 ├── AddressRefused
@@ -14,6 +15,9 @@ OnsaleError
 │   ├── DatabaseUnavailable
 │   └── TooManyWaiting
 ├── StaleClaim
+├── MigrationRefused
+├── ArchiveRefused
+├── ArchiveUnreadable
 ├── EventLocked
 └── EventBlocked
     ├── OutOfTurn
@@ -34,6 +38,10 @@ class OnsaleError(Exception):
 
 class EventNotFound(OnsaleError):
     """There is no event with this id."""
+
+
+class EventArchived(OnsaleError):
+    """The event was archived: its rows are in a file that its operator keeps."""
 
 
 class SalesNotOpen(OnsaleError):
@@ -98,6 +106,18 @@ class StaleClaim(OnsaleError):
     def __init__(self, newest_token: int) -> None:
         super().__init__(f"the event row has already seen fencing token {newest_token}")
         self.newest_token = newest_token
+
+
+class MigrationRefused(OnsaleError):
+    """The schema could not be brought to the revision that was asked for."""
+
+
+class ArchiveRefused(OnsaleError):
+    """The event can't be archived as it is now."""
+
+
+class ArchiveUnreadable(OnsaleError):
+    """The file is not an archive, not all of one, or was changed after it was written."""
 
 
 class EventLocked(OnsaleError):

@@ -64,6 +64,9 @@ SWEEP_STEP = 500
 STRAYS_REMOVED_MAX = 500
 """Foreign or requeued jobs taken off the head of a queue in one call."""
 
+REPAIR_STEP = 500
+"""Commands put back, jobs forgotten or keys looked at in one call, so that it never holds Redis for long."""
+
 REDIS_RETRIES_MAX = 2
 """How often a Redis call is sent again after a lost connection; all our scripts bear repetition."""
 
@@ -84,6 +87,15 @@ DESCRIPTION_LENGTH_MAX = 80
 
 REASON_LENGTH_MAX = 300
 """Characters of the reason why a command failed."""
+
+ARCHIVE_QUIET_SECONDS = 24 * 3600
+"""How long nothing may have happened at an event that is removed: an Idempotency-Key lives that long."""
+
+ARCHIVE_STEP_ROWS = 2_000
+"""Rows of an archived event that one transaction removes."""
+
+ARCHIVE_LINE_BYTES_MAX = 1024 * 1024
+"""One row in an archive; a command is never that long."""
 
 RATE_WINDOW_SECONDS = 60
 """The span over which the requests of a caller are counted."""
@@ -219,8 +231,28 @@ WEBHOOK_OLD_SECRET_SECONDS = 24 * 3600
 WEBHOOK_LOG_STEP = 1_000
 """Messages that one statement removes from the log."""
 
+LINES_TOLD_MAX = 20
+"""Lines that metrics tell one by one, the longest; all others are added up."""
+
+LINES_LOOKED_AT_MAX = 500
+"""Events that metrics look at, of those that wait for a consumer and of those that have one."""
+
+LINE_STATUS_SECONDS = 2.0
+"""How long metrics remember what they read from Redis, however often they are asked."""
+
+VERIFY_RESULT_TTL_SECONDS = 30 * 24 * 3600
+"""How long metrics show what `verify` found last."""
+
+ENDPOINT_SECONDS_MAX = 5.0
+"""The longest that a worker's endpoint waits for a client that asks and says nothing."""
+
+REQUEST_ID_LENGTH_MAX = 128
+
+TRACED_COMMANDS_LOGGED_MAX = 100
+"""Commands of one batch that a worker logs because their requests had an id; the ledger has all of them."""
 
 assert TICKETS_PER_BOOKING_MAX <= MAX_TICKETS_PER_USER_DEFAULT
+assert LINES_TOLD_MAX <= LINES_LOOKED_AT_MAX
 assert ENQUEUE_BATCH_MAX < SUBMISSIONS_WAITING_MAX
 assert STREAM_RESULT_SECONDS_MAX < STREAM_SEND_SECONDS_MAX < STREAM_SECONDS_MAX
 assert WEBHOOK_MESSAGES_PER_ROW_MAX <= WEBHOOK_MESSAGES_PENDING_MAX

@@ -14,7 +14,8 @@ from shared.domain import BookingState, BookingStatus, CommandKind, OutcomeCode,
 class EventRecord:
     """A row of `events`. `ledger_digest` and `seal` are explained in `shared.seals`.
 
-    Who may decide about the event is `organiser_id`; None where nobody had to say who they are.
+    Who may decide about the event is `organiser_id`; None where nobody had to say who they are. One with
+    `archived_at` is only a trace: its bookings and its ledger are in a file.
     """
 
     id: str
@@ -31,6 +32,7 @@ class EventRecord:
     organiser_id: str | None = None
     sales_open_at: datetime | None = None
     sales_closed: bool = False
+    archived_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,10 @@ class BookingRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerRecord:
-    """A row of `ledger`: one applied command and its outcome, for ever."""
+    """A row of `ledger`: one applied command and its outcome, for ever.
+
+    `trace` is that of the request that it came with, if its client sent one; see `shared.trace`.
+    """
 
     job_id: str
     event_id: str
@@ -60,6 +65,7 @@ class LedgerRecord:
     booking_id: str | None
     accepted_at: datetime
     applied_at: datetime
+    trace: str | None = None
 
 
 class CommandPayload(TypedDict, total=False):

@@ -27,9 +27,10 @@ def ledger_line(record: LedgerRecord) -> str:
     """The one text form of a ledger row: what is stored, and what the digest is made of.
 
     The columns in the order of the table, separated by tabs, empty where there is nothing. No column
-    contains a tab: JSON escapes it.
+    contains a tab: JSON escapes it, a trace has none. The trace, which a later version brought, stands
+    there where it is set, so that earlier digests stay valid.
     """
-    columns = (
+    columns: tuple[str, ...] = (
         record.job_id,
         record.event_id,
         str(record.position),
@@ -41,6 +42,8 @@ def ledger_line(record: LedgerRecord) -> str:
         format_time(record.accepted_at),
         format_time(record.applied_at),
     )
+    if record.trace is not None:
+        columns += (record.trace,)
     return "\t".join(columns)
 
 
@@ -79,6 +82,8 @@ def sealed(event: EventRecord) -> EventRecord:
         columns += ("sales_open_at", format_time(event.sales_open_at))
     if event.sales_closed:
         columns += ("sales_closed",)
+    if event.archived_at is not None:
+        columns += ("archived_at", format_time(event.archived_at))
     return replace(event, seal=sha256(_canonical(columns).encode()).digest())
 
 

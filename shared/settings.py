@@ -6,7 +6,7 @@ from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pydantic import (
     AliasChoices,
@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared import limits
+from shared.log import LogFormat, LogLevel
 
 
 class Durability(StrEnum):
@@ -40,7 +41,7 @@ class Authentication(StrEnum):
 class Settings(BaseSettings):
     """What an operator can set. Names in the environment: `ONSALE_` and the field's name."""
 
-    model_config = SettingsConfigDict(env_prefix="ONSALE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="ONSALE_", frozen=True, hide_input_in_errors=True)
 
     database_password_file: Annotated[
         Path | None, Field(description="file with the password for `DATABASE_URL`, which then has none")
@@ -182,6 +183,16 @@ class Settings(BaseSettings):
     requests_per_key: Annotated[
         int, Field(ge=0, le=100_000_000, description="requests by an API key in 60 seconds; 0 for no bound")
     ] = 0
+    log_format: Annotated[
+        LogFormat, Field(description="`json`, `text`, or `auto`: text on a terminal, JSON elsewhere")
+    ] = LogFormat.AUTO
+    log_level: Annotated[
+        LogLevel, Field(description="what is logged: this and worse; `debug` has a line per batch")
+    ] = LogLevel.INFO
+    worker_metrics_port: Annotated[
+        int,
+        Field(ge=0, le=65_535, description="port of a worker's `/metrics` and `/health`; 0 for none"),
+    ] = 0
     api_database_connections_max: Annotated[
         int, Field(ge=1, le=200, description="PostgreSQL connections of one API process")
     ] = 5
@@ -202,6 +213,11 @@ class Settings(BaseSettings):
     @field_validator("database_url", "redis_url")
     @classmethod
     def _with_password(cls, url: str, info: ValidationInfo) -> str:
+        try:
+            _ = urlsplit(url).port
+        except ValueError:
+            # What the library says repeats a part of the URL, which may be one of the password.
+            raise ValueError("not a URL; write special characters of a password as %XX: / is %2F") from None
         name = "database_password_file" if info.field_name == "database_url" else "redis_password_file"
         file: Path | None = info.data.get(name)
         if file is None:

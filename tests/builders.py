@@ -10,8 +10,9 @@ from typing import TypeVar
 
 import httpx
 import redis
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
+from local.servers import PostgresServer
 from shared.api_keys import ApiKey, Role, hash_secret, new_secret, write_token
 from shared.clock import SystemClock
 from shared.database import api_keys, statements
@@ -51,6 +52,17 @@ def own_client(client: httpx.Client) -> httpx.Client:
     return httpx.Client(base_url=client.base_url, timeout=30, verify=False)
 
 
+def in_new_database(postgres: PostgresServer, name: str) -> str:
+    """The address of a database that is made anew."""
+    engine = create_engine(
+        postgres.url.replace("postgresql://", "postgresql+psycopg2://"), isolation_level="AUTOCOMMIT"
+    )
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return postgres.url.rpartition("/")[0] + f"/{name}"
+
+
 def build_worker(settings: Settings, database: Database, *, name: str) -> Worker:
     clock = SystemClock()
     client = connect(settings)
@@ -70,6 +82,7 @@ def build_worker(settings: Settings, database: Database, *, name: str) -> Worker
 def create_event(
     database: Database,
     *,
+    id: str | None = None,
     total_tickets: int = 10,
     max_tickets_per_user: int = 2,
     sales_open_at: datetime | None = None,
@@ -77,7 +90,7 @@ def create_event(
 ) -> EventRecord:
     """An event in PostgreSQL that Redis does not know yet."""
     event = new_event(
-        id=new_id(),
+        id=id or new_id(),
         terms=SaleTerms(
             name="Test Event",
             total_tickets=total_tickets,

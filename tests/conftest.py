@@ -15,6 +15,7 @@ from local.servers import PostgresServer, ValkeyServer
 from shared.clock import SystemClock
 from shared.database.engine import Database
 from shared.database.migrate import migrate
+from shared.database.roles import API, RIGHTS, WEBHOOKS, WORKER
 from shared.line.connections import connect
 from shared.settings import Settings
 from tests.builders import build_worker, tamper
@@ -39,8 +40,26 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
 
 
 @pytest.fixture(scope="session")
-def migrated_url(postgres: PostgresServer) -> str:
-    migrate(postgres.url)
+def logins(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The migrated database, by URLs with which the role of each process logs in."""
+    directory = tmp_path_factory.mktemp("passwords")
+    urls = {}
+    for role in RIGHTS:
+        (directory / role).mkdir()
+        password = f"{role}'s \\ password"
+        (directory / role / "password").write_text(password + "\n")
+        settings = Settings(
+            database_url=f"postgresql://{role}@{postgres.url.rpartition('@')[2]}",
+            redis_url="redis://nowhere",
+            database_password_file=directory / role / "password",
+        )
+        urls[role] = settings.database_url
+    migrate(postgres.url, passwords_directory=directory)
+    return urls
+
+
+@pytest.fixture(scope="session")
+def migrated_url(postgres: PostgresServer, logins: dict[str, str]) -> str:
     return postgres.url
 
 
@@ -76,12 +95,16 @@ def redis_client(settings: Settings) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def start_worker(settings: Settings, database: Database, redis_client: redis.Redis) -> Iterator[StartWorker]:
+def start_worker(
+    settings: Settings, logins: dict[str, str], database: Database, redis_client: redis.Redis
+) -> Iterator[StartWorker]:
     """Starts workers in threads of this process; all are stopped at the end."""
     with ExitStack() as stack:
+        own = Database(settings.model_copy(update={"database_url": logins[WORKER]}), connections_max=5)
+        stack.callback(own.close)
 
-        def start(name: str = "test-worker", own: Database | None = None) -> Worker:
-            worker = build_worker(settings, own or database, name=name)
+        def start(name: str = "test-worker") -> Worker:
+            worker = build_worker(settings, own, name=name)
             thread = threading.Thread(target=worker.run, name=name)
             thread.start()
             stack.callback(thread.join)
@@ -93,14 +116,14 @@ def start_worker(settings: Settings, database: Database, redis_client: redis.Red
 
 @pytest.fixture
 def start_webhooks(
-    settings: Settings, database: Database, redis_client: redis.Redis
+    settings: Settings, logins: dict[str, str], database: Database, redis_client: redis.Redis
 ) -> Iterator[StartWebhooks]:
     """Starts the webhooks process in threads, with other settings; all are stopped at the end."""
     with ExitStack() as stack:
 
         def start(**changes: object) -> threading.Event:
             stopping = threading.Event()
-            own = settings.model_copy(update=changes)
+            own = settings.model_copy(update={"database_url": logins[WEBHOOKS], **changes})
             thread = threading.Thread(target=run_webhooks, args=(own, SystemClock(), stopping))
             thread.start()
             stack.callback(thread.join)
@@ -111,9 +134,11 @@ def start_webhooks(
 
 
 @pytest.fixture
-def api(settings: Settings, database: Database, redis_client: redis.Redis) -> Iterator[httpx.Client]:
+def api(
+    settings: Settings, logins: dict[str, str], database: Database, redis_client: redis.Redis
+) -> Iterator[httpx.Client]:
     """A client of an API that runs in a thread, on a socket of its own."""
-    with serving(settings) as served:
+    with serving(settings, database_url=logins[API]) as served:
         yield served.client
 
 

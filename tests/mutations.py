@@ -125,6 +125,22 @@ MUTATIONS = (
         test="tests/integration/test_withdraw.py",
     ),
     Mutation(
+        invariant="I3",
+        what="a command for an archived event is applied",
+        path="worker/batch.py",
+        old="if event is None or event.archived_at is not None:",
+        new="if event is None:",
+        test="tests/integration/test_archive.py",
+    ),
+    Mutation(
+        invariant="I4",
+        what="positions that a restored PostgreSQL lacks are left out",
+        path="worker/reconcile.py",
+        old="before.head > event.applied_position + 1:",
+        new="False:",
+        test="tests/integration/test_restore.py",
+    ),
+    Mutation(
         invariant="I4",
         what="the position is given when a command is applied, whatever was promised",
         path="worker/batch.py",
@@ -235,6 +251,14 @@ MUTATIONS = (
         old="                    if deadline < now:\n",
         new="                    if False:\n",
         test="tests/integration/test_outages.py",
+    ),
+    Mutation(
+        invariant="I9",
+        what="sellers wait for as long as a migration makes an index",
+        path="shared/database/online.py",
+        old="CREATE INDEX CONCURRENTLY IF NOT EXISTS",
+        new="CREATE INDEX IF NOT EXISTS",
+        test="tests/integration/test_online_migrations.py",
     ),
     Mutation(
         invariant="I9",

@@ -2,7 +2,8 @@
 
 `python -m worker` consumes, `python -m worker webhooks` tells organisers what they asked to be told,
 `python -m worker migrate` brings the schema up to date, `python -m worker verify` checks the database against
-the rules.
+the rules, `python -m worker reconcile` compares Redis with PostgreSQL, `python -m worker archive` puts an
+event that is over into a file.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType
 
 from pydantic import ValidationError
@@ -20,7 +23,7 @@ from pydantic import ValidationError
 from shared.clock import SystemClock
 from shared.collector import calm_collector
 from shared.database.engine import Database
-from shared.database.migrate import migrate
+from shared.errors import LineUnavailable
 from shared.identifiers import canonical_id
 from shared.line.connections import connect
 from shared.line.consumer import Consumer, Sleeper
@@ -29,9 +32,13 @@ from shared.line.presence import (
     is_worker_alive_on_this_host,
     worker_name_of_this_host,
 )
+from shared.line.status import LineStatus, leave_verify_result
 from shared.log import configure_logging, log_event
+from shared.metrics import exposition
 from shared.settings import Settings, explain_settings_error, load_settings
 from worker.consume import Worker
+from worker.endpoint import endpoint
+from worker.operations import archive, bring_schema_to, reconcile, verify_archive
 from worker.verify import Counts, Verifier
 from worker.webhooks.process import run_webhooks
 
@@ -45,26 +52,30 @@ computes; with Python's default of 5 ms the reader waits that long for each part
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the named command; gives the exit status."""
     parsed = _parser().parse_args(arguments)
-    configure_logging()
+    if parsed.command == "verify" and parsed.archive is not None:
+        return verify_archive(parsed.archive)
     try:
         settings = load_settings()
     except ValidationError as error:
         print(explain_settings_error(error), file=sys.stderr)
         return 2
+    configure_logging(settings.log_format, settings.log_level)
     match parsed.command:
         case "migrate":
-            migrate(settings.database_url, passwords_directory=settings.passwords_directory)
-            return 0
+            return bring_schema_to(settings, parsed.to)
         case "verify":
             return verify(settings, parsed.event)
+        case "reconcile":
+            return reconcile(settings, parsed.event, mend=parsed.redis_from_postgresql)
+        case "archive":
+            return archive(settings, parsed.event, parsed.to, remove=parsed.remove)
         case "alive":
             return 0 if is_worker_alive_on_this_host(connect(settings)) else 1
         case "webhooks":
             tell(settings)
             return 0
         case _:
-            consume(settings)
-            return 0
+            return consume(settings)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,10 +83,24 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("consume", help="work until SIGTERM (the default)")
     commands.add_parser("webhooks", help="make and deliver the messages of webhooks until SIGTERM")
-    commands.add_parser("migrate", help="bring the schema up to date")
+    migrate_parser = commands.add_parser("migrate", help="bring the schema up to date")
+    migrate_parser.add_argument("--to", default="head", help="or to this revision, up or down")
     commands.add_parser("alive", help="exit with 0 if a worker of this host lives, as RQ's list has it")
     verify_parser = commands.add_parser("verify", help="check the database against the rules")
-    verify_parser.add_argument("--event", type=_event_id, help="check this event only")
+    checked = verify_parser.add_mutually_exclusive_group()
+    checked.add_argument("--event", type=_event_id, help="check this event only")
+    checked.add_argument("--archive", type=Path, metavar="FILE", help="check this archive, without servers")
+    reconcile_parser = commands.add_parser("reconcile", help="compare Redis with PostgreSQL")
+    reconcile_parser.add_argument("--event", type=_event_id, help="compare this event only")
+    reconcile_parser.add_argument(
+        "--redis-from-postgresql", action="store_true", help="mend Redis where the two differ"
+    )
+    archive_parser = commands.add_parser("archive", help="put an event that is over into a file")
+    archive_parser.add_argument("event", type=_event_id)
+    archive_parser.add_argument("--to", type=Path, required=True, metavar="FILE")
+    archive_parser.add_argument(
+        "--remove", action="store_true", help="then take it out of Redis and PostgreSQL, but for a trace"
+    )
     return parser
 
 
@@ -98,11 +123,21 @@ def verify(settings: Settings, event_id: str | None) -> int:
     finally:
         database.close()
     counts = verifier.counts
+    if event_id is None or counts.violations:
+        _leave_result(settings, counts.violations)
     print(
         f"{counts.events} events, {counts.commands} commands and {counts.bookings} bookings checked:"
         f" {counts.violations} violations"
     )
     return 1 if counts.violations else 0
+
+
+def _leave_result(settings: Settings, violations: int) -> None:
+    """For `/metrics`; one event that is right does not take back what was found at others."""
+    try:
+        leave_verify_result(connect(settings), SystemClock(), violations)
+    except LineUnavailable as error:
+        log_event(logger, logging.WARNING, "metrics don't show this result", reason=error)
 
 
 def _show_progress(counts: Counts) -> None:
@@ -112,7 +147,7 @@ def _show_progress(counts: Counts) -> None:
         print(f"\r{line}", end="", file=sys.stderr, flush=True)
 
 
-def consume(settings: Settings) -> None:
+def consume(settings: Settings) -> int:
     """Work until SIGTERM or SIGINT, then finish the batch, give the event back and leave."""
     sys.setswitchinterval(THREAD_SWITCH_SECONDS)
     name = worker_name_of_this_host()
@@ -133,9 +168,29 @@ def consume(settings: Settings) -> None:
 
     calm_collector()
     on_stop_signal(worker.stop)
-    log_event(logger, logging.INFO, "worker started", worker=name)
-    worker.run()
-    log_event(logger, logging.INFO, "worker stopped", worker=name)
+    with ExitStack() as stack:
+        try:
+            port = _open_endpoint(stack, settings, worker)
+        except OSError as error:
+            print(f"ONSALE_WORKER_METRICS_PORT: {settings.worker_metrics_port}: {error}", file=sys.stderr)
+            return 2
+        log_event(logger, logging.INFO, "worker started", worker=name, metrics_port=port)
+        worker.run()
+        log_event(logger, logging.INFO, "worker stopped", worker=name)
+    return 0
+
+
+def _open_endpoint(stack: ExitStack, settings: Settings, worker: Worker) -> int | None:
+    if not settings.worker_metrics_port:
+        return None
+    status = LineStatus(connect(settings), SystemClock())
+    return stack.enter_context(
+        endpoint(
+            settings.worker_metrics_port,
+            metrics=lambda: exposition(status),
+            is_healthy=worker.is_turning,
+        )
+    )
 
 
 def on_stop_signal(stop: Callable[[], None]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from operator import attrgetter
 
 from sqlalchemy import Connection
 
@@ -36,6 +38,7 @@ from shared.records import (
     with_terms,
 )
 from shared.seals import extended_digest, ledger_line, sealed
+from worker.phases import Phase, Phases
 from worker.records import BatchRecords, batch_records, ledger_record
 
 
@@ -43,13 +46,15 @@ from worker.records import BatchRecords, batch_records, ledger_record
 class AppliedBatch:
     """What the database holds after a batch: the outcome of each command, in order, and the event.
 
-    `view` is None if the event does not exist; `fresh` counts the commands that were not applied before.
+    `view` is None if the event does not exist. `fresh` counts the commands that were not applied before,
+    `outcomes` the same by outcome.
     """
 
     results: Sequence[tuple[str, JobResult]]
     view: EventView | None
     applied_position: int
     fresh: int
+    outcomes: Mapping[OutcomeCode, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,22 +97,29 @@ def _apply(
     *,
     look_up_all: bool,
 ) -> AppliedBatch:
+    phases = Phases(clock)
     with database.transaction() as connection:
         event = statements.lock_event(connection, event_id)
-        if event is None:
-            return _fail_without_event(connection, event_id, waiting, clock.now())
+        phases.end(Phase.LOCK)
+        if event is None or event.archived_at is not None:
+            return _fail_without_event(connection, event_id, event, waiting, clock.now())
         _refuse_stale_claim(event, token)
         prefetched = _prefetch(connection, event, waiting, look_up_all=look_up_all)
+        phases.end(Phase.PREFETCH)
         state, outcomes = apply_batch(prefetched.state, [fresh.command for fresh in prefetched.fresh])
         applied_at = clock.now()
         records = batch_records(event, prefetched.bookings, prefetched.fresh, outcomes, applied_at)
         after = _after(event, state, records, token, applied_at)
+        phases.end(Phase.RULES)
         _write(connection, event, after, records)
+        phases.end(Phase.WRITE)
+    phases.end(Phase.COMMIT)
     return AppliedBatch(
         results=_results(waiting, prefetched.recorded, records.entries, applied_at),
         view=event_view(after),
         applied_position=after.applied_position,
         fresh=len(records.entries),
+        outcomes=_counted(records.entries),
     )
 
 
@@ -244,6 +256,10 @@ def _results(
     ]
 
 
+def _counted(entries: Iterable[LedgerRecord]) -> Mapping[OutcomeCode, int]:
+    return Counter(map(attrgetter("outcome"), entries))
+
+
 def _position_taken(applied_at: datetime) -> JobResult:
     """Redis has lost what it had acknowledged and given a position twice; the first keeps it."""
     return JobResult(
@@ -256,11 +272,18 @@ def _position_taken(applied_at: datetime) -> JobResult:
 
 
 def _fail_without_event(
-    connection: Connection, event_id: str, waiting: Sequence[WaitingCommand], applied_at: datetime
+    connection: Connection,
+    event_id: str,
+    archived: EventRecord | None,
+    waiting: Sequence[WaitingCommand],
+    applied_at: datetime,
 ) -> AppliedBatch:
-    """Commands for an event that PostgreSQL does not have fail, each with its row in the ledger."""
+    """Commands for an event that is not there, or not any more, fail, each with its row in the ledger."""
     statements.lock_missing_event(connection, event_id)
     last_position = statements.last_ledger_position(connection, event_id)
+    if archived is not None:
+        last_position = max(last_position, archived.applied_position)
+    state = "does not exist" if archived is None else "is archived"
     # Their positions are given anew here, so they don't tell who was applied before.
     recorded = statements.find_ledger_records(connection, [command.command.id for command in waiting])
     entries = [
@@ -269,7 +292,7 @@ def _fail_without_event(
             position,
             command,
             Outcome(command_id=command.command.id, code=OutcomeCode.EVENT_NOT_FOUND),
-            OutcomeDetail(reason=f"event {event_id} does not exist"),
+            OutcomeDetail(reason=f"event {event_id} {state}"),
             applied_at,
         )
         for position, command in enumerate(
@@ -282,4 +305,5 @@ def _fail_without_event(
         view=None,
         applied_position=last_position + len(entries),
         fresh=len(entries),
+        outcomes=_counted(entries),
     )

@@ -19,6 +19,8 @@ from shared.line.presence import Presence
 from shared.log import log_event
 from shared.settings import Settings
 from worker.batch import AppliedBatch, apply_to_database
+from worker.phases import Phase, Phases
+from worker.watch import count_claim, count_given_up, tell_batch
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +83,11 @@ class Worker:
         self._next_heartbeat_at = 0.0
         self._next_sweep_at = 0.0
         self._pause_seconds = _PAUSE_SECONDS_MIN
+        self._turned_at = clock.monotonic_seconds()
+
+    def is_turning(self) -> bool:
+        """Whether it has begun a round lately. For other threads."""
+        return self._clock.monotonic_seconds() - self._turned_at < self._settings.worker_ttl_seconds
 
     def stop(self) -> None:
         """Ask the worker to finish its batch, give its event back and leave."""
@@ -89,6 +96,7 @@ class Worker:
     def run(self) -> None:
         """Work until `stop` is called. Servers that are away are waited for; anything else is raised."""
         while not self._stopping.is_set():
+            self._turned_at = self._clock.monotonic_seconds()
             try:
                 self._turn()
                 self._pause_seconds = _PAUSE_SECONDS_MIN
@@ -106,10 +114,13 @@ class Worker:
 
     def _turn(self) -> None:
         self._look_after_the_rest()
+        phases = Phases(self._clock)
         claim = self._consumer.claim()
         if claim is None:
             self._sleeper.wait()
             return
+        phases.end(Phase.CLAIM)
+        count_claim(taken_over=claim.taken_from is not None)
         if claim.taken_from is not None:
             log_event(
                 logger,
@@ -122,17 +133,21 @@ class Worker:
         try:
             self._work_on(claim)
         except StaleClaim as stale:
+            count_given_up("stale")
             log_event(
                 logger, logging.WARNING, "stale claim given up", event_id=claim.event_id, token=claim.token
             )
             self._consumer.release(claim.event_id, claim.token, newest_token=stale.newest_token)
         except EventLocked as error:
+            count_given_up("locked")
             log_event(logger, logging.WARNING, "event locked", event_id=claim.event_id, reason=error)
             self._consumer.release(claim.event_id, claim.token, delay_seconds=_LOCKED_EVENT_SECONDS)
         except EventBlocked as error:
+            count_given_up("blocked")
             log_event(logger, logging.ERROR, "event blocked", event_id=claim.event_id, reason=error)
             self._consumer.release(claim.event_id, claim.token, delay_seconds=_BLOCKED_EVENT_SECONDS)
         except DatabaseUnavailable:
+            count_given_up("database")
             self._consumer.release(claim.event_id, claim.token)
             raise
 
@@ -170,18 +185,33 @@ class Worker:
             if not following:
                 stretch.completing = None
                 give_back = GiveBack.ALWAYS if over else GiveBack.IF_EMPTY
-                peeked = self._consumer.complete(claim.event_id, claim.token, completion, give_back)
+                peeked = self._complete(claim, completion, give_back)
                 return self._let_it_grow(claim, peeked)
             stretch.completing = self._completer.submit(
-                self._consumer.complete,
-                claim.event_id,
-                claim.token,
+                self._complete,
+                claim,
                 completion,
                 GiveBack.IF_EMPTY,
                 skip=len(following),
                 count=0 if over else None,
             )
             current = following
+
+    def _complete(
+        self,
+        claim: Claim,
+        completion: Completion,
+        give_back: GiveBack,
+        *,
+        skip: int = 0,
+        count: int | None = None,
+    ) -> Peeked | None:
+        phases = Phases(self._clock)
+        behind = self._consumer.complete(
+            claim.event_id, claim.token, completion, give_back, skip=skip, count=count
+        )
+        phases.end(Phase.COMPLETE)
+        return behind
 
     def _let_it_grow(self, claim: Claim, peeked: Peeked | None) -> Peeked | None:
         """Wait a moment where commands come fast and the next batch is small: it costs as much as a big one.
@@ -208,6 +238,7 @@ class Worker:
         started_at = self._clock.now()
         started_seconds = self._clock.monotonic_seconds()
         batch = apply_to_database(self._database, self._clock, claim.event_id, commands, claim.token)
+        tell_batch(self._clock, claim.event_id, claim.token, commands, batch)
         self._count(batch, self._clock.monotonic_seconds() - started_seconds)
         return Completion(
             results=batch.results,

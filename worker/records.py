@@ -71,6 +71,7 @@ def ledger_record(
         booking_id=outcome.booking_id,
         accepted_at=waiting.accepted_at or applied_at,
         applied_at=applied_at,
+        trace=waiting.trace,
     )
 
 

@@ -11,11 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import groupby, islice
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from sqlalchemy import Connection
-
-from shared.database import audit, statements
+from shared.database import audit
 from shared.database.engine import Database
 from shared.database.scratch import ScratchStore
 from shared.domain import (
@@ -62,69 +60,99 @@ class Counts:
     violations: int = 0
 
 
-class Verifier:
-    """Checks events and reports each violation by a line that names it."""
+class EventRows(Protocol):
+    """The rows of one event, wherever they are: in the tables, or in an archive."""
 
-    def __init__(self, database: Database, report: Report, progress: Progress) -> None:
-        self._database = database
+    def event(self) -> EventRecord | None:
+        """The event; None if there is none."""
+        ...
+
+    def ledger(self) -> Iterator[LedgerRecord]:
+        """Its ledger in order of position."""
+        ...
+
+    def first_change(self) -> LedgerRecord | None:
+        """The first change of its terms that was applied."""
+        ...
+
+    def bookings(self) -> Iterator[BookingRecord]:
+        """Its bookings, in any order."""
+        ...
+
+
+class RowsVerifier:
+    """Checks the rows of events and reports each violation by a line that names it."""
+
+    def __init__(self, report: Report, progress: Progress) -> None:
         self._report = report
         self._progress = progress
         self.counts = Counts()
 
-    def verify_all(self) -> None:
-        """Check every event, each as of its own moment."""
-        with self._database.transaction() as connection:
-            event_ids = audit.all_event_ids(connection)
-        for event_id in event_ids:
-            self.verify_event(event_id)
-
-    def verify_event(self, event_id: str) -> None:
-        """Check one event. It may go on selling meanwhile."""
-        with (
-            self._database.transaction(snapshot=True, seconds_max=audit.READ_SECONDS_MAX) as connection,
-            ScratchStore() as store,
-        ):
-            event = statements.find_event(connection, event_id)
-            if event is None:
-                self._verify_without_event(connection, event_id)
-            else:
-                replayed = self._replay(connection, event, store)
-                self._compare(f"event {event_id}", event, replayed)
-                if sealed(event) != event:
-                    self._violation(f"event {event_id}: its row was changed after it was sealed")
-                self._compare_bookings(connection, event, store)
+    def verify_rows(self, event_id: str, rows: EventRows) -> None:
+        """Check one event."""
+        event = rows.event()
+        if event is None:
+            if self._verify_failed(rows, after_position=0) == 0:
+                self._violation(f"event {event_id} does not exist")
+        elif event.archived_at is not None:
+            self._verify_archived(rows, event)
+        else:
+            self._verify_present(rows, event)
         self.counts.events += 1
         self._progress(self.counts)
 
-    def _verify_without_event(self, connection: Connection, event_id: str) -> None:
-        """Commands for an event that does not exist can only have failed for that reason."""
-        position = 0
-        for position, entry in enumerate(audit.stream_ledger(connection, event_id), start=1):
-            self.counts.commands += 1
-            if entry.outcome is not OutcomeCode.EVENT_NOT_FOUND or entry.position != position:
-                self._violation(f"{_name(entry)} was applied to an event that does not exist")
-        if position == 0:
-            self._violation(f"event {event_id} does not exist")
+    def _verify_present(self, rows: EventRows, event: EventRecord) -> None:
+        with ScratchStore() as store:
+            replayed = self._replay(rows, event, store)
+            self._compare(f"event {event.id}", event, replayed)
+            self._check_seal(event)
+            self._compare_bookings(rows, store)
 
-    def _replay(self, connection: Connection, event: EventRecord, store: ScratchStore) -> EventRecord:
+    def _verify_archived(self, rows: EventRows, event: EventRecord) -> None:
+        """Nothing is left of it but its row, and commands that came too late."""
+        left = next(rows.bookings(), None) or next(rows.ledger(), None)
+        if isinstance(left, BookingRecord) or (left and left.position <= event.applied_position):
+            self._violation(
+                f"event {event.id} is archived, but rows of it are left;"
+                f" run `python -m worker archive {event.id} --to FILE --remove` with its file again"
+            )
+            return
+        self._check_seal(event)
+        self._verify_failed(rows, after_position=event.applied_position)
+
+    def _verify_failed(self, rows: EventRows, *, after_position: int) -> int:
+        """Commands for an event that is not there can only have failed for that reason; gives how many."""
+        commands = 0
+        for commands, entry in enumerate(rows.ledger(), start=1):
+            self.counts.commands += 1
+            is_next = entry.position == after_position + commands
+            if entry.outcome is not OutcomeCode.EVENT_NOT_FOUND or not is_next:
+                self._violation(f"{_name(entry)} was applied to an event that does not exist")
+        return commands
+
+    def _check_seal(self, event: EventRecord) -> None:
+        if sealed(event) != event:
+            self._violation(f"event {event.id}: its row was changed after it was sealed")
+
+    def _replay(self, rows: EventRows, event: EventRecord, store: ScratchStore) -> EventRecord:
         """Run the ledger through the rules; gives the event as it must be after that."""
         replayed = replace(
-            self._at_the_start(connection, event),
+            self._at_the_start(rows, event),
             applied_position=0,
             updated_at=event.created_at,
             ledger_digest=empty_ledger_digest(event.id),
         )
-        for entries in _chunks(audit.stream_ledger(connection, event.id)):
+        for entries in _chunks(rows.ledger()):
             self._check_positions(replayed, entries)
             replayed = self._replay_chunk(replayed, entries, store)
             self.counts.commands += len(entries)
             self._progress(self.counts)
         return replayed
 
-    def _at_the_start(self, connection: Connection, event: EventRecord) -> EventRecord:
+    def _at_the_start(self, rows: EventRows, event: EventRecord) -> EventRecord:
         """The event under its first terms, which are its present ones unless they were changed."""
         terms = sale_terms(event)
-        change = audit.first_change(connection, event.id)
+        change = rows.first_change()
         if change is not None:
             try:
                 terms = read_event_terms(change.detail["terms_before"])
@@ -178,10 +206,11 @@ class Verifier:
             payload=entry.payload,
             position=entry.position,
             accepted_at=entry.accepted_at,
+            trace=entry.trace,
         )
 
-    def _compare_bookings(self, connection: Connection, event: EventRecord, store: ScratchStore) -> None:
-        for found in _chunks(audit.stream_bookings(connection, event.id)):
+    def _compare_bookings(self, rows: EventRows, store: ScratchStore) -> None:
+        for found in _chunks(rows.bookings()):
             explained = store.bookings(booking.id for booking in found)
             for booking in found:
                 if booking.id in explained:
@@ -203,6 +232,26 @@ class Verifier:
     def _violation(self, what: str) -> None:
         self.counts.violations += 1
         self._report(what)
+
+
+class Verifier(RowsVerifier):
+    """Checks the events in a database."""
+
+    def __init__(self, database: Database, report: Report, progress: Progress) -> None:
+        super().__init__(report, progress)
+        self._database = database
+
+    def verify_all(self) -> None:
+        """Check every event, each as of its own moment."""
+        with self._database.transaction() as connection:
+            event_ids = audit.all_event_ids(connection)
+        for event_id in event_ids:
+            self.verify_event(event_id)
+
+    def verify_event(self, event_id: str) -> None:
+        """Check one event. It may go on selling meanwhile."""
+        with self._database.transaction(snapshot=True, seconds_max=audit.READ_SECONDS_MAX) as connection:
+            self.verify_rows(event_id, audit.DatabaseRows(connection, event_id))
 
 
 def _state(

@@ -11,7 +11,7 @@ from api.access import AnyCaller, check_manages, may_touch
 from api.booking_lookup import find_booking, find_booking_origin
 from api.callers import Caller
 from api.context import ApiContext, Context
-from api.event_lookup import known_event_id
+from api.event_lookup import known_event_id, refuse_archived
 from api.headers import joined_header
 from api.idempotency import IDEMPOTENCY_KEY_PATTERN
 from api.openapi import ACCEPTED, ADMISSION, NEXT_PAGE, PROBLEMS, REFUSED
@@ -62,6 +62,7 @@ IdempotencyKey = Annotated[
         **REFUSED,
         **PROBLEMS[403],
         **PROBLEMS[404],
+        **PROBLEMS[410],
         **PROBLEMS[413],
         **PROBLEMS[415],
         **PROBLEMS[422],
@@ -91,7 +92,7 @@ class BookingsQuery(PageQuery):
     "/events/{event_id}/bookings",
     response_model=BookingPage,
     summary="List the bookings of an event",
-    responses={**NEXT_PAGE, **PROBLEMS[403], **PROBLEMS[404], **PROBLEMS[422]},
+    responses={**NEXT_PAGE, **PROBLEMS[403], **PROBLEMS[404], **PROBLEMS[410], **PROBLEMS[422]},
 )
 async def list_bookings(
     event_id: str, context: Context, caller: AnyCaller, query: Annotated[BookingsQuery, Query()]
@@ -117,6 +118,7 @@ async def list_bookings(
         **ACCEPTED,
         **REFUSED,
         **PROBLEMS[404],
+        **PROBLEMS[410],
         **PROBLEMS[422],
     },
 )
@@ -190,8 +192,10 @@ def _list_bookings(
     context: ApiContext, event_id: str, query: BookingsQuery, after: tuple[str, str] | None
 ) -> list[BookingRecord] | None:
     with context.database.transaction() as connection:
-        if statements.find_event(connection, event_id) is None:
+        event = statements.find_event(connection, event_id)
+        if event is None:
             return None
+        refuse_archived(event)
         return lists.bookings_of_event(
             connection,
             event_id,

@@ -84,6 +84,7 @@ async def list_events(context: Context, caller: AnyCaller, query: Annotated[Page
         **REFUSED,
         **PROBLEMS[403],
         **PROBLEMS[404],
+        **PROBLEMS[410],
         **PROBLEMS[409],
         **PROBLEMS[413],
         **PROBLEMS[422],
@@ -119,6 +120,7 @@ async def change_event(
         200: {"headers": _ETAG},
         **NOT_MODIFIED,
         **PROBLEMS[404],
+        **PROBLEMS[410],
     },
 )
 async def get_event(

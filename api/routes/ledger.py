@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.access import Organiser, check_manages
 from api.context import ApiContext, Context
-from api.event_lookup import known_event_id
+from api.event_lookup import known_event_id, refuse_archived
 from api.openapi import ADMISSION, NEXT_PAGE, PROBLEMS
 from api.pages import PageQuery, page_response, read_cursor
 from api.problems import ProblemError, event_not_found
@@ -24,7 +24,7 @@ router = APIRouter(tags=["ledger"], responses=ADMISSION)
     "/events/{event_id}/ledger",
     response_model=LedgerPage,
     summary="Read the ledger of an event",
-    responses={**NEXT_PAGE, **PROBLEMS[403], **PROBLEMS[404], **PROBLEMS[422]},
+    responses={**NEXT_PAGE, **PROBLEMS[403], **PROBLEMS[404], **PROBLEMS[410], **PROBLEMS[422]},
 )
 async def list_ledger(
     event_id: str, context: Context, caller: Organiser, query: Annotated[PageQuery, Query()]
@@ -42,6 +42,8 @@ async def list_ledger(
 
 def _list(context: ApiContext, event_id: str, after_position: int, count: int) -> list[LedgerRecord] | None:
     with context.database.transaction() as connection:
-        if statements.find_event(connection, event_id) is None:
+        event = statements.find_event(connection, event_id)
+        if event is None:
             return None
+        refuse_archived(event)
         return lists.ledger_of_event(connection, event_id, after_position=after_position, count=count)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, and_, or_, select, text
 
-from shared.database.statements import booking_record, ledger_record
+from shared.database.statements import booking_record, find_event, ledger_record
 from shared.database.tables import bookings, ledger
 from shared.domain import BookingStatus, CommandKind, OutcomeCode
-from shared.records import BookingRecord, LedgerRecord
+from shared.records import BookingRecord, EventRecord, LedgerRecord
 
 STREAM_ROWS = 1_000
 """Rows fetched at a time."""
@@ -36,39 +36,50 @@ def all_event_ids(connection: Connection) -> list[str]:
     return [str(id) for (id,) in rows]
 
 
-def stream_ledger(connection: Connection, event_id: str) -> Iterator[LedgerRecord]:
-    """An event's ledger in order of position."""
-    statement = select(ledger).where(ledger.c.event_id == event_id).order_by(ledger.c.position)
-    for row in connection.execute(statement, execution_options=_STREAMED):
-        yield ledger_record(row)
+class DatabaseRows:
+    """The rows of one event in the tables, as of the moment that the transaction sees."""
 
+    def __init__(self, connection: Connection, event_id: str) -> None:
+        self._connection = connection
+        self._event_id = event_id
 
-def first_change(connection: Connection, event_id: str) -> LedgerRecord | None:
-    """The first change of an event's terms that was applied."""
-    statement = (
-        select(ledger)
-        .where(
-            ledger.c.event_id == event_id,
-            ledger.c.kind == CommandKind.CHANGE.value,
-            ledger.c.outcome == OutcomeCode.CHANGED.value,
+    def event(self) -> EventRecord | None:
+        """The event; None if there is none."""
+        return find_event(self._connection, self._event_id)
+
+    def ledger(self) -> Iterator[LedgerRecord]:
+        """Its ledger in order of position."""
+        statement = select(ledger).where(ledger.c.event_id == self._event_id).order_by(ledger.c.position)
+        for row in self._connection.execute(statement, execution_options=_STREAMED):
+            yield ledger_record(row)
+
+    def first_change(self) -> LedgerRecord | None:
+        """The first change of its terms that was applied."""
+        statement = (
+            select(ledger)
+            .where(
+                ledger.c.event_id == self._event_id,
+                ledger.c.kind == CommandKind.CHANGE.value,
+                ledger.c.outcome == OutcomeCode.CHANGED.value,
+            )
+            .order_by(ledger.c.position)
+            .limit(1)
         )
-        .order_by(ledger.c.position)
-        .limit(1)
-    )
-    row = connection.execute(statement).one_or_none()
-    return None if row is None else ledger_record(row)
+        row = self._connection.execute(statement).one_or_none()
+        return None if row is None else ledger_record(row)
 
-
-def stream_bookings(connection: Connection, event_id: str) -> Iterator[BookingRecord]:
-    """An event's bookings, in no order."""
-    # Named one by one, since each status has its own index.
-    statement = select(bookings).where(
-        or_(
-            *(
-                and_(bookings.c.event_id == event_id, bookings.c.status == status.value)
-                for status in BookingStatus
+    def bookings(self, *, in_order: bool = False) -> Iterator[BookingRecord]:
+        """Its bookings, in order of id if that is asked for."""
+        # Named one by one, since each status has its own index.
+        statement = select(bookings).where(
+            or_(
+                *(
+                    and_(bookings.c.event_id == self._event_id, bookings.c.status == status.value)
+                    for status in BookingStatus
+                )
             )
         )
-    )
-    for row in connection.execute(statement, execution_options=_STREAMED):
-        yield booking_record(row)
+        if in_order:
+            statement = statement.order_by(bookings.c.id)
+        for row in self._connection.execute(statement, execution_options=_STREAMED):
+            yield booking_record(row)

@@ -20,6 +20,7 @@ from sqlalchemy.exc import (
 from shared.clock import SystemClock
 from shared.database.deadlines import Deadlines
 from shared.errors import DatabaseUnavailable, EventLocked, WriteRefused
+from shared.metrics import DATABASE_ERRORS
 from shared.settings import Settings
 
 _SET_TIME_LIMITS = text(
@@ -89,12 +90,16 @@ class Database:
                 yield connection
         except _UNAVAILABLE as error:
             if isinstance(error, OperationalError) and isinstance(error.orig, LockNotAvailable):
+                DATABASE_ERRORS.labels("locked").inc()
                 raise EventLocked(f"PostgreSQL: {_first_line(error)}") from error
+            DATABASE_ERRORS.labels("unavailable").inc()
             raise DatabaseUnavailable(f"PostgreSQL: {_first_line(error)}") from error
         except _REFUSED as error:
+            DATABASE_ERRORS.labels("refused").inc()
             raise WriteRefused(f"PostgreSQL: {_first_line(error)}") from error
         except DBAPIError as error:
             if error.connection_invalidated:
+                DATABASE_ERRORS.labels("unavailable").inc()
                 raise DatabaseUnavailable(f"PostgreSQL: {_first_line(error)}") from error
             raise
 

@@ -13,8 +13,10 @@ from shared.records import BookingRecord, EventRecord, LedgerRecord
 def newest_events(
     connection: Connection, *, before_id: str | None, count: int, organiser_id: str | None = None
 ) -> list[EventRecord]:
-    """Events, the newest first, of one organiser if one is named."""
-    statement = select(*EVENT_COLUMNS).order_by(events.c.id.desc()).limit(count)
+    """Events that are not archived, the newest first, of one organiser if one is named."""
+    statement = (
+        select(*EVENT_COLUMNS).where(events.c.archived_at.is_(None)).order_by(events.c.id.desc()).limit(count)
+    )
     if organiser_id is not None:
         statement = statement.where(events.c.organiser_id == organiser_id)
     if before_id is not None:

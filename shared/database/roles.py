@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from psycopg2 import sql
+from psycopg2.extensions import encrypt_password
 from sqlalchemy import Connection, text
 
 from shared.log import log_event
@@ -80,6 +81,8 @@ def grant_rights(connection: Connection, passwords_directory: Path | None) -> No
     may_make_roles = connection.execute(
         text("SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user")
     ).scalar_one()
+    # Up to PostgreSQL 14 everybody may make tables here.
+    connection.execute(text("REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
     for role in RIGHTS:
         if may_make_roles:
             connection.execute(text(_MAKE_ROLE.format(role=role)))
@@ -88,6 +91,8 @@ def grant_rights(connection: Connection, passwords_directory: Path | None) -> No
             log_event(logger, logging.WARNING, "role left out, for it can't be made", role=role)
             continue
         connection.execute(text(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role}"))
+        connection.execute(text(f"REVOKE ALL ON SCHEMA public FROM {role}"))
+        connection.execute(text(f"GRANT USAGE ON SCHEMA public TO {role}"))
         for table, rights in RIGHTS[role].items():
             for right in rights:
                 connection.execute(text(f"GRANT {right} ON {table} TO {role}"))
@@ -104,9 +109,11 @@ def _let_log_in(connection: Connection, role: str, passwords_directory: Path | N
     password = (passwords_directory / role / "password").read_text().splitlines()[0]
     cursor = connection.connection.cursor()
     try:
+        # Hashed here, for PostgreSQL may write the statement into its log.
+        hashed = encrypt_password(password, role, scope=cursor.connection, algorithm="scram-sha-256")
         # A password can't be a parameter of this statement.
         cursor.execute(
-            sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), sql.Literal(password))
+            sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), sql.Literal(hashed))
         )
     finally:
         cursor.close()

@@ -23,9 +23,10 @@ _COPY_BOOKINGS = (
 )
 _COPY_LEDGER = (
     "COPY ledger (job_id, event_id, position, kind, payload, outcome, detail, booking_id,"
-    " accepted_at, applied_at) FROM STDIN WITH (FORMAT text, NULL '')"
+    " accepted_at, applied_at, trace) FROM STDIN WITH (FORMAT text, NULL '')"
 )
 
+_LEDGER_TABS = len(ledger.c) - 1
 _COPY_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _COPY_READ_BYTES = 64 * 1024
 
@@ -44,6 +45,7 @@ EVENT_COLUMNS = (
     events.c.organiser_id,
     events.c.sales_open_at,
     events.c.sales_closed,
+    events.c.archived_at,
 )
 _SELECT_EVENT = select(*EVENT_COLUMNS).where(events.c.id == bindparam("event_id"))
 _LOCK_EVENT = _SELECT_EVENT.with_for_update()
@@ -174,7 +176,7 @@ def insert_ledger_lines(connection: Connection, lines: Iterable[str]) -> None:
 
     A second row for a job or a position is refused by the database.
     """
-    _copy(connection, _COPY_LEDGER, (line.replace("\\", "\\\\") for line in lines))
+    _copy(connection, _COPY_LEDGER, (_with_every_column(line).replace("\\", "\\\\") for line in lines))
 
 
 def change_event(connection: Connection, event: EventRecord) -> None:
@@ -223,6 +225,11 @@ def ping(connection: Connection) -> None:
 def _escaped(text: str) -> str:
     """A text as COPY reads it."""
     return text if text.isalnum() else text.translate(_COPY_ESCAPES)
+
+
+def _with_every_column(ledger_line: str) -> str:
+    """COPY wants all columns; a line without a trace ends before it."""
+    return ledger_line if ledger_line.count("\t") == _LEDGER_TABS else ledger_line + "\t"
 
 
 def _copy(connection: Connection, statement: str, lines: Iterable[str]) -> None:

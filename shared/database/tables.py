@@ -50,6 +50,7 @@ events = Table(
     Column("organiser_id", Text),
     Column("sales_open_at", DateTime(timezone=True)),
     Column("sales_closed", Boolean, nullable=False, server_default=text("false")),
+    Column("archived_at", DateTime(timezone=True)),
     CheckConstraint("total_tickets > 0", name="total_tickets"),
     CheckConstraint("available_tickets BETWEEN 0 AND total_tickets", name="available_tickets"),
     CheckConstraint("max_tickets_per_user > 0", name="max_tickets_per_user"),
@@ -57,7 +58,10 @@ events = Table(
     # there, without a new index entry (a heap-only tuple update).
     postgresql_with={"fillfactor": "50"},
 )
-Index("events_organiser_id_id_idx", events.c.organiser_id, events.c.id)
+# Lists leave archived events out, and read no more than their page.
+_is_present = events.c.archived_at.is_(None)
+Index("events_present_idx", events.c.id, postgresql_where=_is_present)
+Index("events_present_organiser_idx", events.c.organiser_id, events.c.id, postgresql_where=_is_present)
 
 bookings = Table(
     "bookings",
@@ -92,6 +96,7 @@ ledger = Table(
     Column("booking_id", Uuid(as_uuid=False)),
     Column("accepted_at", DateTime(timezone=True), nullable=False),
     Column("applied_at", DateTime(timezone=True), nullable=False),
+    Column("trace", Text),
     UniqueConstraint("event_id", "position"),
     CheckConstraint("position > 0", name="position"),
     CheckConstraint("kind IN ('book', 'cancel', 'change', 'repeat', 'unknown')", name="kind"),

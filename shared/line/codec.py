@@ -26,6 +26,7 @@ from shared.domain import (
 )
 from shared.identifiers import canonical_id, derived_id
 from shared.records import CommandPayload, JobResult
+from shared.trace import read_trace
 
 COMMAND_VERSION = 1
 JOB_FUNCTION = "worker.stock.apply_command"
@@ -35,6 +36,7 @@ UNREADABLE = (ValueError, KeyError, TypeError, IndexError, RecursionError)
 """What reading a command raises when it is not what it should be."""
 
 _BOOK = CommandKind.BOOK.value
+_LOST = "the command was lost when PostgreSQL was restored from an older backup"
 _ZLIB_HEADER = b"\x78"
 
 
@@ -43,6 +45,8 @@ class Mark(StrEnum):
 
     WITHDRAWN = "withdrawn"
     """Its client took it back."""
+    LOST = "lost"
+    """Its place was given, and what it asked for is known no more."""
     UNCHECKED = "unchecked"
     """It may repeat a command that the ledger has; PostgreSQL could not be asked."""
 
@@ -51,7 +55,8 @@ class Mark(StrEnum):
 class WaitingCommand:
     """A command as it stands in the line, with all that the ledger will say of it.
 
-    `unchecked`: it may repeat one that has been applied, although its position is new.
+    `unchecked`: it may repeat one that has been applied, although its position is new. `trace` is that of the
+    request that it came with, if its client sent one.
     """
 
     command: Command
@@ -60,6 +65,7 @@ class WaitingCommand:
     position: int | None
     accepted_at: datetime | None
     unchecked: bool = False
+    trace: str | None = None
 
 
 def book_payload(user_id: str, ticket_count: int) -> CommandPayload:
@@ -143,6 +149,11 @@ def describe(payload: CommandPayload) -> str:
     return text[: limits.DESCRIPTION_LENGTH_MAX]
 
 
+def lost_job_data(event_id: str) -> bytes:
+    """The `data` of a job that fills the position of a command that is lost."""
+    return encode_job_data(event_id, CommandPayload(v=COMMAND_VERSION, kind=CommandKind.UNKNOWN.value))
+
+
 def says_the_same(data: bytes, event_id: str, payload: CommandPayload) -> bool:
     """Whether the `data` of a job is this command for this event, in whichever form it was stored."""
     try:
@@ -157,6 +168,7 @@ def decode_waiting_command(
     created_at: bytes | None,
     position: bytes | None,
     marks: bytes | None = None,
+    trace: bytes | None = None,
 ) -> WaitingCommand:
     """Read a job's fields; what can't be understood becomes an `UnreadableCommand` that says why."""
     noted = marks.decode(errors="replace").split(",") if marks else ()
@@ -167,6 +179,8 @@ def decode_waiting_command(
             command = WithdrawnCommand(id=job_id, kind=kind_of(command))
     except UNREADABLE as error:
         reason = f"the command can't be read: {error!r}" if data else "its record was deleted from Redis"
+        if Mark.LOST in noted:
+            reason = _LOST
         return WaitingCommand(
             command=UnreadableCommand(id=job_id, reason=reason[: limits.REASON_LENGTH_MAX]),
             kind=CommandKind.UNKNOWN,
@@ -174,6 +188,7 @@ def decode_waiting_command(
             position=_position(position),
             accepted_at=_time(created_at),
             unchecked=Mark.UNCHECKED in noted,
+            trace=_trace(trace),
         )
     return WaitingCommand(
         command=command,
@@ -182,6 +197,7 @@ def decode_waiting_command(
         position=_position(position),
         accepted_at=_time(created_at),
         unchecked=Mark.UNCHECKED in noted,
+        trace=_trace(trace),
     )
 
 
@@ -275,6 +291,12 @@ def _change(job_id: str, payload: CommandPayload) -> ChangeEvent:
 
 def _position(text: bytes | None) -> int | None:
     return int(text) if text and text.isdigit() else None
+
+
+def _trace(text: bytes | None) -> str | None:
+    """What is no trace was not written by us, and counts as none."""
+    trace = read_trace(text.decode(errors="replace")) if text else None
+    return None if trace is None else str(trace)
 
 
 def _time(text: bytes | None) -> datetime | None:

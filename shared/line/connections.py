@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from shared import limits
+from shared import limits, metrics
 from shared.errors import LineUnavailable
 from shared.settings import Settings
 
@@ -66,8 +66,10 @@ def line_errors() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
+        metrics.REDIS_ERRORS.inc()
         raise LineUnavailable(f"Redis: {error}") from error
     except RuntimeError as error:
         if _UVLOOP_CLOSED not in str(error):
             raise
+        metrics.REDIS_ERRORS.inc()
         raise LineUnavailable(f"Redis: {error}") from error

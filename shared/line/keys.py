@@ -47,6 +47,9 @@ TALLY = "onsale:tally:"
 SWEEPER = "onsale:sweeper"
 """String with expiry: some worker has swept lately."""
 
+VERIFIED = "onsale:verified"
+"""Hash with expiry: what `verify` found last (`violations`), and when (`seconds`)."""
+
 
 def queue_name(event_id: str) -> str:
     """The name of an event's RQ queue."""

@@ -10,7 +10,7 @@ from typing import Any, cast
 import orjson
 import redis.asyncio
 
-from shared import limits
+from shared import limits, metrics
 from shared.clock import Clock, format_time, parse_time
 from shared.domain import CommandKind
 from shared.errors import (
@@ -46,7 +46,8 @@ class Submission:
     """A command on its way to the line.
 
     `reply_to` is the channel that wants its result, or empty. `unchecked`: it may repeat a command that was
-    applied so long ago that Redis has forgotten it, and PostgreSQL could not be asked.
+    applied so long ago that Redis has forgotten it, and PostgreSQL could not be asked. `trace` goes along to
+    the ledger; empty for none.
     """
 
     job_id: str
@@ -54,6 +55,7 @@ class Submission:
     payload: CommandPayload
     reply_to: str = ""
     unchecked: bool = False
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,9 +142,13 @@ class Producer:
                 submission.reply_to,
                 Mark.UNCHECKED.value if submission.unchecked else "",
                 "1" if submission.payload["kind"] == _BOOK else "",
+                submission.trace,
             )
+        started_seconds = self._clock.monotonic_seconds()
         with line_errors():
             answers = await self._call_enqueue(arguments)
+        metrics.ENQUEUE_SECONDS.observe(self._clock.monotonic_seconds() - started_seconds)
+        _count_accepted(submissions, answers[::4])
         return [
             _acceptance(submission, answers[index * 4 : index * 4 + 4], accepted_at)
             for index, submission in enumerate(submissions)
@@ -223,17 +229,8 @@ class Producer:
         Raises:
             LineUnavailable: Redis does not answer.
         """
-        view = event_view(event)
         with line_errors():
-            await self._seed_event(
-                args=[
-                    event.id,
-                    orjson.dumps(view),
-                    event.applied_position,
-                    event.fencing_token,
-                    view["sales_open_at"] or "",
-                ]
-            )
+            await self._seed_event(args=seed_arguments(event))
 
     async def replicas_online(self) -> int:
         """How many replicas follow Redis.
@@ -264,6 +261,29 @@ class Producer:
         if settings.get("appendonly") != "yes":
             return Durability.NONE
         return Durability.ALWAYS if settings.get("appendfsync") == "always" else Durability.EVERYSEC
+
+
+def _count_accepted(submissions: Sequence[Submission], codes: Sequence[int]) -> None:
+    """One increment a kind, however many came together."""
+    counts: dict[str, int] = {}
+    for submission, code in zip(submissions, codes, strict=True):
+        if code == _ACCEPTED:
+            kind = submission.payload["kind"]
+            counts[kind] = counts.get(kind, 0) + 1
+    for kind, count in counts.items():
+        metrics.KIND_COUNTERS[kind](count)
+
+
+def seed_arguments(event: EventRecord) -> list[Any]:
+    """What the script takes that tells Redis of an event."""
+    view = event_view(event)
+    return [
+        event.id,
+        orjson.dumps(view),
+        event.applied_position,
+        event.fencing_token,
+        view["sales_open_at"] or "",
+    ]
 
 
 def _acceptance(submission: Submission, answer: list[Any], accepted_at: datetime) -> Acceptance | OnsaleError:

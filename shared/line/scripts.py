@@ -21,14 +21,18 @@ _CONSTANTS: dict[str, str | int | float] = {
     "rq_finished": keys.RQ_FINISHED,
     "rq_failed": keys.RQ_FAILED,
     "rq_worker": keys.RQ_WORKER,
+    "rq_workers": keys.RQ_WORKERS,
     "rq_workers_of_queue": keys.RQ_WORKERS_OF_QUEUE,
     "order": keys.ORDER,
     "event": keys.EVENT,
     "ready": keys.READY,
     "leased": keys.LEASED,
     "wake": keys.WAKE,
+    "verified": keys.VERIFIED,
+    "mark_lost": Mark.LOST.value,
     "mark_withdrawn": Mark.WITHDRAWN.value,
     "event_ttl_seconds": limits.EVENT_PROJECTION_TTL_SECONDS,
+    "lines_looked_at_max": limits.LINES_LOOKED_AT_MAX,
     "lease_ms_max": int(limits.LEASE_SECONDS_MAX * 1000),
     "drain_memory": limits.DRAIN_MEMORY,
     "queue_search_max": limits.QUEUE_SEARCH_MAX,
@@ -47,7 +51,10 @@ class ScriptName(StrEnum):
     CLAIM = "claim"
     COMPLETE = "complete"
     ENQUEUE = "enqueue"
+    LINE_STATUS = "line_status"
+    FORGET = "forget"
     PEEK = "peek"
+    PUT_BACK = "put_back"
     READ_JOB = "read_job"
     READ_PROGRESS = "read_progress"
     RELEASE = "release"

@@ -370,6 +370,7 @@ def test_the_documents_are_served(api: httpx.Client) -> None:
         "/webhooks/{webhook_id}/messages/{message_id}/redeliver",
         "/webhooks/{webhook_id}/secret",
         "/health",
+        "/metrics",
         "/ready",
     }
     assert "202" in document["paths"]["/events/{event_id}/bookings"]["post"]["responses"]

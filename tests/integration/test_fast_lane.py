@@ -47,6 +47,7 @@ def without_what_differs_by_nature(answer: httpx.Response) -> tuple[int, dict[st
     headers = {name: value for name, value in answer.headers.items() if name != "location"}
     headers.pop("content-length")
     headers.pop("retry-after", None)
+    headers.pop("x-request-id")
     document = json.loads(answer.content)
     for name in ("id", "booking_id", "created_at", "position", "ahead"):
         document.pop(name, None)

@@ -18,18 +18,8 @@ from shared.identifiers import new_id
 from shared.line.codec import book_payload, decode_waiting_command, encode_job_data
 from shared.line.consumer import NO_CLAIM
 from shared.settings import Settings
-from tests.builders import create_event, violations
+from tests.builders import create_event, in_new_database, violations
 from worker.batch import apply_to_database
-
-
-def in_new_database(postgres: PostgresServer, name: str) -> str:
-    engine = create_engine(
-        postgres.url.replace("postgresql://", "postgresql+psycopg2://"), isolation_level="AUTOCOMMIT"
-    )
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return postgres.url.rpartition("/")[0] + f"/{name}"
 
 
 def test_a_migrated_schema_equals_the_tables(postgres: PostgresServer) -> None:

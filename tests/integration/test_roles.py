@@ -4,43 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import psycopg2
 import pytest
 import redis
-from psycopg2.errors import InsufficientPrivilege
+from psycopg2.errors import CheckViolation, InsufficientPrivilege
 from sqlalchemy import text
 
+from local.logins import make_logins
 from local.servers import PostgresServer
 from shared.database.engine import Database
 from shared.database.migrate import migrate
 from shared.database.roles import API, RIGHTS, WEBHOOKS, WORKER
+from shared.identifiers import new_id
 from shared.settings import Settings
-from tests.builders import violations, wait_until
+from tests.builders import create_event, violations, wait_until
 from tests.conftest import StartWebhooks, StartWorker
 from tests.serving import serving
 
 WAIT = {"Prefer": "wait=10"}
-
-
-@pytest.fixture(scope="module")
-def logins(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The URL with which each role logs in."""
-    directory = tmp_path_factory.mktemp("passwords")
-    urls = {}
-    for role in RIGHTS:
-        (directory / role).mkdir()
-        password = f"{role}'s \\ password"
-        (directory / role / "password").write_text(password + "\n")
-        settings = Settings(
-            database_url=f"postgresql://{role}@{postgres.url.rpartition('@')[2]}",
-            redis_url="redis://nowhere",
-            database_password_file=directory / role / "password",
-        )
-        urls[role] = settings.database_url
-    migrate(postgres.url, passwords_directory=directory)
-    return urls
 
 
 @pytest.fixture
@@ -61,8 +45,8 @@ def test_the_product_runs_under_its_roles(
     worker_database = Database(
         settings.model_copy(update={"database_url": logins[WORKER]}), connections_max=1
     )
-    start_worker("worker", worker_database)
-    start_webhooks(database_url=logins[WEBHOOKS], webhooks_allow_private=True)
+    start_worker()
+    start_webhooks(webhooks_allow_private=True)
     event = api.post("/events", json={"name": "Test Event", "total_tickets": 3}).json()["id"]
     url = f"/events/{event}"
     webhook = api.post(
@@ -162,14 +146,68 @@ def test_a_role_is_refused_what_is_not_its_own(logins: dict[str, str], role: str
         connection.close()
 
 
+def test_temporary_tables_do_not_hide_the_real_ones_from_the_safety_net(
+    logins: dict[str, str], database: Database
+) -> None:
+    create_event(database)
+    connection = psycopg2.connect(logins[WORKER])
+    try:
+        with connection.cursor() as cursor:
+            # Without a fixed search path these are found first, and the net counts in them.
+            cursor.execute("CREATE TEMPORARY TABLE events AS SELECT * FROM public.events")
+            cursor.execute("CREATE TEMPORARY TABLE bookings AS SELECT * FROM public.bookings")
+            with pytest.raises(CheckViolation):
+                cursor.execute(
+                    "INSERT INTO public.bookings"
+                    " SELECT gen_random_uuid(), id, 'mallory', 1, 'active', now(), now()"
+                    " FROM public.events, generate_series(1, 3)"
+                )
+    finally:
+        connection.close()
+
+
+def test_the_safety_net_counts_also_for_who_may_not_count(database: Database) -> None:
+    event = create_event(database)
+    with database.transaction() as connection:
+        connection.execute(text("CREATE ROLE clerk"))
+        connection.execute(text("GRANT SELECT, INSERT ON bookings TO clerk"))
+        connection.execute(text("SET LOCAL ROLE clerk"))
+        connection.execute(
+            text(
+                f"INSERT INTO bookings VALUES ('{new_id()}', '{event.id}', 'ann', 2, 'active', now(), now())"
+            )
+        )
+        connection.execute(text("RESET ROLE"))
+        connection.execute(text("DROP OWNED BY clerk"))
+        connection.execute(text("DROP ROLE clerk"))
+        left = connection.execute(text("SELECT available_tickets FROM events")).scalar_one()
+    assert left == event.total_tickets - 2
+
+
+def test_postgresql_never_sees_a_password(tmp_path: Path) -> None:
+    with PostgresServer(tmp_path / "postgres", settings={"log_statement": "all"}) as server:
+        logins = make_logins(server.url, tmp_path / "passwords")
+        migrate(server.url, passwords_directory=logins.passwords_directory)
+        for role, url in logins.urls.items():
+            psycopg2.connect(url).close()
+            log = server.log_path.read_text()
+            assert f'ALTER ROLE "{role}" LOGIN PASSWORD' in log
+            password = urlsplit(url).password
+            assert password is not None
+            assert password not in log
+
+
 def test_rights_that_were_given_by_hand_are_taken_back(
     postgres: PostgresServer, logins: dict[str, str], database: Database
 ) -> None:
     with database.transaction() as connection:
         connection.execute(text(f"GRANT ALL ON bookings TO {API}"))
+        connection.execute(text(f"GRANT CREATE ON SCHEMA public TO {API}, PUBLIC"))
     migrate(postgres.url)
     with database.transaction() as connection:
         may = connection.execute(text(f"SELECT has_table_privilege('{API}', 'bookings', 'INSERT')"))
+        assert may.scalar_one() is False
+        may = connection.execute(text(f"SELECT has_schema_privilege('{API}', 'public', 'CREATE')"))
         assert may.scalar_one() is False
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -63,32 +64,45 @@ def environment(settings: Settings, project_root: Path) -> dict[str, str]:
 @pytest.fixture
 def dashboard(settings: Settings, environment: dict[str, str]) -> Iterator[DashboardGet]:
     """The dashboard as `make up` starts it."""
+    with serving_dashboard(environment) as client:
+        yield client.get
+
+
+@contextmanager
+def serving_dashboard(environment: dict[str, str], **more: str) -> Iterator[httpx.Client]:
     port = free_port()
-    command = [
-        str(BIN / "rq-dashboard"),
-        "--disable-delete",
-        "--bind",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--json",
-    ]
-    process = subprocess.Popen([*command, "--redis-url", settings.redis_url], env=environment)
+    own = {**environment, "RQ_DASHBOARD_REDIS_URL": environment["REDIS_URL"], **more}
+    command = [sys.executable, "deploy/dashboard.py", "--port", str(port)]
+    process = subprocess.Popen(command, env=own, cwd=environment["PYTHONPATH"])
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, follow_redirects=True)
 
     def answers() -> bool:
         try:
-            return client.get("/").status_code == 200
+            return client.get("/healthz").status_code == 200
         except httpx.TransportError:
             return False
 
     try:
         wait_until(answers)
-        yield client.get
+        yield client
     finally:
         client.close()
         process.terminate()
         process.wait()
+
+
+def test_with_a_password_the_dashboard_asks_for_a_login(
+    environment: dict[str, str], redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    (tmp_path / "password").write_text("open sesame\n")
+    with serving_dashboard(environment, DASHBOARD_PASSWORD_FILE=str(tmp_path / "password")) as client:
+        for path in ("/", "/0/data/queues.json", "/0/view/workers", "/static/js/app.js"):
+            refused = client.get(path)
+            assert refused.status_code == 401
+            assert refused.headers["www-authenticate"].startswith("Basic")
+            assert client.get(path, auth=("operator", "wrong")).status_code == 401
+            assert client.get(path, auth=("root", "open sesame")).status_code == 401
+        assert client.get("/0/data/queues.json", auth=("operator", "open sesame")).status_code == 200
 
 
 def return_value(job: Job) -> JobResult:

@@ -34,6 +34,7 @@ def uvicorn_process(
         "DATABASE_URL": settings.database_url,
         "REDIS_URL": settings.redis_url,
         "ONSALE_WAIT_SECONDS_MAX": "300",
+        "ONSALE_LOG_LEVEL": "error",
     }
     process = subprocess.Popen(
         [*command, "--log-level", "warning"], env=environment, cwd=root, stderr=subprocess.PIPE

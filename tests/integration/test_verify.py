@@ -148,6 +148,7 @@ TAMPERINGS = {
     "the event gets another owner": "UPDATE events SET organiser_id = 'eve'",
     "sales open earlier": "UPDATE events SET sales_open_at = sales_open_at - interval '1 second'",
     "sales are closed": "UPDATE events SET sales_closed = NOT sales_closed",
+    "the event is called archived": "UPDATE events SET archived_at = now()",
     "the terms before the first change are others": (
         "UPDATE ledger SET detail = jsonb_set(detail, '{terms_before,total_tickets}', '13')"
         " WHERE position = 13"
@@ -155,6 +156,7 @@ TAMPERINGS = {
     "the terms before the first change are lost": (
         "UPDATE ledger SET detail = detail - 'terms_before' WHERE position = 13"
     ),
+    "a command gets a trace": "UPDATE ledger SET trace = 'mine' WHERE position = 60",
     "the event is removed": "DELETE FROM bookings; DELETE FROM events",
 }
 

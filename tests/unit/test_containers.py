@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -64,7 +66,7 @@ def test_redis_is_as_durable_as_a_202_promises(compose: str) -> None:
     assert "- redis:/data" in redis
 
 
-@pytest.mark.parametrize("name", ["postgres", "redis", "worker", "webhooks", "migrate"])
+@pytest.mark.parametrize("name", ["secrets", "postgres", "redis", "worker", "webhooks", "migrate", "keys"])
 def test_only_the_api_and_the_dashboard_are_published_and_on_loopback(compose: str, name: str) -> None:
     assert "ports:" not in service(compose, name)
     for published in ("api", "dashboard"):
@@ -73,3 +75,44 @@ def test_only_the_api_and_the_dashboard_are_published_and_on_loopback(compose: s
 
 def test_workers_can_be_many(compose: str) -> None:
     assert "container_name" not in compose
+
+
+def test_no_password_stands_in_the_file(compose: str) -> None:
+    assert "PASSWORD:" not in compose
+    for url in re.findall(r"(?:postgresql|redis)://(\S+)", compose):
+        assert ":" not in url.partition("@")[0]
+
+
+def test_each_service_sees_the_secrets_that_it_needs_and_no_others(compose: str) -> None:
+    mounted = {
+        name: set(re.findall(r"- secret_(\w+):", service(compose, name)))
+        for name in ("postgres", "redis", "migrate", "api", "worker", "webhooks", "dashboard", "keys")
+    }
+    assert mounted == {
+        "postgres": {"owner"},
+        "redis": {"redis_server"},
+        "migrate": {"owner", "redis", "api", "worker", "webhooks"},
+        "api": {"api", "redis"},
+        "worker": {"worker", "redis"},
+        "webhooks": {"webhooks", "redis"},
+        "dashboard": {"dashboard_redis", "dashboard_login"},
+        "keys": {"owner", "redis"},
+    }
+
+
+def test_the_api_in_containers_asks_who_calls(compose: str) -> None:
+    assert "ONSALE_AUTH: ${ONSALE_AUTH:-required}" in service(compose, "api")
+
+
+def test_secrets_are_made_once_and_each_is_another(project_root: Path, tmp_path: Path) -> None:
+    script = runpy.run_path(str(project_root / "deploy/make_secrets.py"))
+    for name in (*script["PASSWORDS"], "redis_server"):
+        (tmp_path / name).mkdir()
+    script["main"](tmp_path)
+    first = {name: (tmp_path / name / "password").read_text() for name in script["PASSWORDS"]}
+    assert len(set(first.values())) == len(script["PASSWORDS"])
+    users = (tmp_path / "redis_server" / "users.acl").read_text()
+    assert not any(password.strip() in users for password in first.values())
+    script["main"](tmp_path)
+    assert first == {name: (tmp_path / name / "password").read_text() for name in script["PASSWORDS"]}
+    assert users == (tmp_path / "redis_server" / "users.acl").read_text()

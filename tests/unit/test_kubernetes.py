@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 
 from shared import limits
 from shared.database.roles import RIGHTS
+from shared.metrics import LINE_EVENTS, instruments
 from shared.settings import Settings
 from tests import manifests
 from tests.manifests import KUSTOMIZATIONS, Manifest, container, manifest, plain_environment, workloads
@@ -22,8 +24,7 @@ KUBERNETES_VERSION = "1.37"
 POSTGRESQL_CONNECTIONS = 97
 """What PostgreSQL has by default for others than superusers."""
 
-# It comes with the workers' endpoint for metrics and probes.
-SETTINGS = {f"ONSALE_{name.upper()}" for name in Settings.model_fields} | {"ONSALE_WORKER_METRICS_PORT"}
+SETTINGS = {f"ONSALE_{name.upper()}" for name in Settings.model_fields}
 ONSALE = "onsale-api", "onsale-worker"
 DEFAULTS = Settings(database_url="postgresql://", redis_url="redis://")
 
@@ -70,6 +71,12 @@ def test_the_scaling_of_workers_is_what_an_autoscaler_understands() -> None:
         }
     )
     assert spec["minReplicaCount"] <= spec["fallback"]["replicas"] <= spec["maxReplicaCount"]
+
+
+def test_the_scaling_of_workers_asks_for_a_metric_that_there_is() -> None:
+    (trigger,) = manifest("ScaledObject", "onsale-worker")["spec"]["triggers"]
+    named = set(re.findall(r"onsale_\w+", trigger["metadata"]["query"]))
+    assert named == {LINE_EVENTS} <= instruments().keys()
 
 
 @pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=lambda path: path.parent.name)

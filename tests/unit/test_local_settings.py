@@ -9,7 +9,7 @@ import pytest
 from local.errors import BadSetting
 from local.restarts import RESTARTS_MAX, RESTARTS_SECONDS, RestartBudget
 from local.settings import WORKERS_MAX, read_settings
-from local.terminal import describe_exit, quote, without_password
+from local.terminal import describe, describe_exit, quote, without_password
 
 
 def test_without_any_variable_everything_has_its_default() -> None:
@@ -29,6 +29,7 @@ def test_every_variable_is_heeded() -> None:
         {
             "WORKERS": str(WORKERS_MAX),
             "API_HOST": "0.0.0.0",
+            "ONSALE_AUTH": "required",
             "API_PORT": "1234",
             "DASHBOARD_PORT": "65535",
             "DATABASE_URL": "postgresql://somewhere/onsale",
@@ -41,6 +42,21 @@ def test_every_variable_is_heeded() -> None:
     assert settings.database_url == "postgresql://somewhere/onsale"
     assert settings.redis_url == "rediss://somewhere:6380/1"
     assert settings.data_directory == Path("/elsewhere")
+
+
+def test_without_authentication_it_listens_to_this_machine_only() -> None:
+    with pytest.raises(BadSetting, match="ONSALE_AUTH=required"):
+        read_settings({"API_HOST": "0.0.0.0"})
+    assert read_settings({"API_HOST": "::1"}).api_host == "::1"
+    assert read_settings({"API_HOST": "0.0.0.0", "ONSALE_AUTH_OFF_ANYWHERE": "true"}).api_host == "0.0.0.0"
+
+
+def test_it_says_loudly_whether_callers_are_asked_who_they_are() -> None:
+    environment = {"DATABASE_URL": "postgresql://h/d", "REDIS_URL": "redis://h/0"}
+    told = describe(read_settings({}), environment, Path("environment"))
+    assert "AUTHENTICATION IS OFF" in told
+    told = describe(read_settings({"ONSALE_AUTH": "required"}), environment, Path("environment"))
+    assert "AUTHENTICATION IS OFF" not in told
 
 
 @pytest.mark.parametrize("variable", ["WORKERS", "API_PORT", "DASHBOARD_PORT"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from api.loopback import OpenToOthers, check_loopback, is_loopback, refuse_to_be_open, told_host
+from api.loopback import OpenToOthers, check_loopback, refuse_to_be_open, told_host
 from api.problems import ProblemError
+from shared.loopback import is_loopback
 from shared.settings import Authentication, Settings
 
 

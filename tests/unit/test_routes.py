@@ -8,7 +8,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from api import access
 from api.main import create_app
 
-OPEN = {"/health", "/ready", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+OPEN = {"/health", "/ready", "/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 
 
 def asks_who_calls(dependant: Dependant) -> bool:

@@ -69,7 +69,7 @@ local function release(event_id, worker, delay_ms)
   end
 end
 
--- Commands of the line after the first `skip`, without removing them: {id, data, created_at, position, marks} each.
+-- Commands of the line after the first `skip`, without removing them: {id, data, created_at, position, marks, trace} each.
 local function peek(event_id, skip, count)
   if count == 0 then
     return {}
@@ -77,8 +77,8 @@ local function peek(event_id, skip, count)
   local ids = redis.call('LRANGE', K.order .. event_id, skip, skip + count - 1)
   local commands = {}
   for index, id in ipairs(ids) do
-    local fields = redis.call('HMGET', K.rq_job .. id, 'data', 'created_at', 'position', 'marks')
-    commands[index] = {id, fields[1], fields[2], fields[3], fields[4]}
+    local fields = redis.call('HMGET', K.rq_job .. id, 'data', 'created_at', 'position', 'marks', 'trace')
+    commands[index] = {id, fields[1], fields[2], fields[3], fields[4], fields[5]}
   end
   return commands
 end

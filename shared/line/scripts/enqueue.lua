@@ -1,6 +1,6 @@
 -- Accept commands: give each its position and put it on the line, all or nothing, in one step.
 -- ARGV: line_length_max, accepted_at, then per command: job_id, event_id, data, description, reply_to,
--- marks, whether it waits for sales to open ('1' or ''). Gives per command: code, position, applied, rate. A
+-- marks, whether it waits for sales to open ('1' or ''), trace or ''. Gives per command: code, position, applied, rate. A
 -- command that is known keeps what it got the first time, and its data come in the place of the rate; one that
 -- comes before the sales gets the time when they open there.
 local ACCEPTED, KNOWN, UNKNOWN_EVENT, LINE_FULL, SALES_NOT_OPEN = 1, 2, -1, -2, -3
@@ -27,7 +27,7 @@ local function line_of(event_id)
   return lines[event_id]
 end
 
-local function accept(line, job_id, event_id, data, description, reply_to, marks)
+local function accept(line, job_id, event_id, data, description, reply_to, marks, trace)
   line.accepted = line.accepted + 1
   line.length = line.length + 1
   line.new_ids[#line.new_ids + 1] = job_id
@@ -40,6 +40,9 @@ local function accept(line, job_id, event_id, data, description, reply_to, marks
   if marks ~= '' then
     redis.call('HSET', K.rq_job .. job_id, 'marks', marks)
   end
+  if trace ~= '' then
+    redis.call('HSET', K.rq_job .. job_id, 'trace', trace)
+  end
   return line.accepted
 end
 
@@ -50,7 +53,7 @@ local function answer(code, position, line, data)
   answers[#answers + 1] = data or line.rate
 end
 
-for index = 3, #ARGV, 7 do
+for index = 3, #ARGV, 8 do
   local job_id, event_id = ARGV[index], ARGV[index + 1]
   local line = line_of(event_id)
   local known = redis.call('HMGET', K.rq_job .. job_id, 'position', 'data')
@@ -63,7 +66,8 @@ for index = 3, #ARGV, 7 do
   elseif line.length >= line_length_max then
     answer(LINE_FULL, 0, line)
   else
-    local position = accept(line, job_id, event_id, ARGV[index + 2], ARGV[index + 3], ARGV[index + 4], ARGV[index + 5])
+    local position = accept(line, job_id, event_id, ARGV[index + 2], ARGV[index + 3], ARGV[index + 4], ARGV[index + 5],
+      ARGV[index + 7])
     answer(ACCEPTED, position, line)
   end
 end

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from shared.database import audit
+from shared.database.statements import ledger_record
 from shared.records import EventRecord
 from shared.seals import empty_ledger_digest, extended_digest, ledger_line, sealed
 
@@ -120,6 +121,12 @@ _SELECT_EVENT = sa.text(
     "SELECT CAST(id AS text) AS id, name, total_tickets, available_tickets, max_tickets_per_user,"
     " applied_position, fencing_token, created_at, updated_at FROM events WHERE id = :id"
 )
+_SELECT_LEDGER = sa.text(
+    "SELECT CAST(job_id AS text) AS job_id, CAST(event_id AS text) AS event_id, position, kind, payload,"
+    " outcome, detail, CAST(booking_id AS text) AS booking_id, accepted_at, applied_at"
+    " FROM ledger WHERE event_id = :id ORDER BY position"
+)
+_STREAMED = {"yield_per": audit.STREAM_ROWS}
 _SEAL_EVENT = sa.text("UPDATE events SET ledger_digest = :digest, seal = :seal WHERE id = :id")
 
 
@@ -145,7 +152,8 @@ def _seal_what_is_there() -> None:
         row = connection.execute(_SELECT_EVENT, {"id": event_id}).one_or_none()
         if row is not None:
             event = EventRecord(**row._asdict(), ledger_digest=b"", seal=b"")
-            lines = (ledger_line(entry) for entry in audit.stream_ledger(connection, event_id))
+            rows = connection.execute(_SELECT_LEDGER, {"id": event_id}, execution_options=_STREAMED)
+            lines = (ledger_line(ledger_record(row)) for row in rows)
             event = sealed(
                 replace(event, ledger_digest=extended_digest(empty_ledger_digest(event_id), lines))
             )

@@ -1,0 +1,58 @@
+"""What is noted of every request: its id, how long its answer took and of which class it is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.types import Message, Scope, Send
+
+from shared.clock import SystemClock
+from shared.metrics import REQUEST_SECONDS
+from shared.trace import begin_trace
+
+UNKNOWN_ROUTE = "(none)"
+"""The route of a request that was answered before its route was known, or has none."""
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_OTHER_METHOD = "(other)"
+
+_seconds = SystemClock().monotonic_seconds
+_observers: dict[tuple[str, str, int], Callable[[float], None]] = {}
+
+
+def watched(scope: Scope, send: Send) -> Send:
+    """Begin the trace of a request; what this gives in the place of `send` notes the answer.
+
+    The time is that until the head of the answer, which for a client that waits includes its wait.
+    """
+    if scope["type"] != "http":
+        return send
+    began_at = _seconds()
+    headers = dict(scope["headers"])
+    trace = begin_trace(_text(headers.get(b"x-request-id")), _text(headers.get(b"traceparent")))
+    request_id = (b"x-request-id", trace.request_id.encode())
+
+    def send_watched(message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), request_id]
+            _observe(scope, message["status"], _seconds() - began_at)
+        return send(message)
+
+    return send_watched
+
+
+def _observe(scope: Scope, status: int, seconds: float) -> None:
+    route = scope.get("route")
+    path: str = route if isinstance(route, str) else getattr(route, "path", UNKNOWN_ROUTE)
+    key: tuple[str, str, int] = (scope["method"], path, status)
+    observe = _observers.get(key)
+    if observe is None:
+        method = key[0] if key[0] in _METHODS else _OTHER_METHOD
+        observe = REQUEST_SECONDS.labels(method, path, f"{status // 100}xx").observe
+        if method is not _OTHER_METHOD:
+            _observers[key] = observe
+    observe(seconds)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")

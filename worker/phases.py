@@ -1,0 +1,38 @@
+"""How long each phase of a worker's round takes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from shared.clock import Clock
+from shared.metrics import PHASE_SECONDS
+
+
+class Phase(StrEnum):
+    """The phases of a round: a claim, the parts of a transaction, the completion in Redis."""
+
+    CLAIM = "claim"
+    LOCK = "lock"
+    """The connection, the time limits and the lock of the event's row."""
+    PREFETCH = "prefetch"
+    RULES = "rules"
+    WRITE = "write"
+    COMMIT = "commit"
+    COMPLETE = "complete"
+
+
+_OBSERVE = {phase: PHASE_SECONDS.labels(phase.value).observe for phase in Phase}
+
+
+class Phases:
+    """A stopwatch for phases that follow each other."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._began_at = clock.monotonic_seconds()
+
+    def end(self, phase: Phase) -> None:
+        """End a phase; the next begins."""
+        now = self._clock.monotonic_seconds()
+        _OBSERVE[phase](now - self._began_at)
+        self._began_at = now
