@@ -51,24 +51,24 @@ class Machine:
     """Processors that all processes share, and the processes that can do one thing at a time."""
 
     def __init__(self, costs: Costs, *, cores: int, lines: int = 1, client_threads: int = 2) -> None:
-        self.now = simpy.Environment()
+        self.environment = simpy.Environment()
         self.costs = costs
         self.lines = [Line() for _ in range(lines)]
         self.applied = 0
-        self._cores = simpy.Resource(self.now, cores)
-        self._api, self._valkey = simpy.Resource(self.now), simpy.Resource(self.now)
-        self._clients = simpy.Resource(self.now, client_threads)
+        self._cores = simpy.Resource(self.environment, cores)
+        self._api, self._valkey = simpy.Resource(self.environment), simpy.Resource(self.environment)
+        self._clients = simpy.Resource(self.environment, client_threads)
         self._gathered: deque[tuple[Command, Line]] = deque()
         self._sending = False
 
     def client(self, line: Line, *, wait: bool) -> Steps:
         """One request, from its leaving to its answer."""
-        command = Command(accepted=self.now.event(), done=self.now.event())
+        command = Command(accepted=self.environment.event(), done=self.environment.event())
         yield from self._compute(self._clients, self.costs.client / 2)
         yield from self._compute(self._api, self.costs.api / 2)
         self._gathered.append((command, line))
         if not self._sending:
-            self.now.process(self._send())
+            self.environment.process(self._send())
         yield command.done if wait else command.accepted
         yield from self._compute(self._api, self.costs.api / 2)
         yield from self._compute(self._clients, self.costs.client / 2)
@@ -93,12 +93,12 @@ class Machine:
         while True:
             yield from self.drain([line])
             if not line.commands:
-                line.wake = self.now.event()
+                line.wake = self.environment.event()
                 yield line.wake
 
     def drain(self, lines: Sequence[Line]) -> Steps:
         """One worker that works these lines off, one after the other, and ends."""
-        interpreter = simpy.Resource(self.now)
+        interpreter = simpy.Resource(self.environment)
         for line in lines:
             yield from self._work_off(line, interpreter)
 
@@ -112,11 +112,11 @@ class Machine:
                 yield completing
                 completing = None
             if len(batch) == BATCH_MAX:
-                completing = self.now.process(self._complete(batch, interpreter))
+                completing = self.environment.process(self._complete(batch, interpreter))
             else:
                 yield from self._complete(batch, interpreter)
                 if LINGER_COMMANDS[0] <= len(line.commands) < LINGER_COMMANDS[1]:
-                    yield self.now.timeout(LINGER_SECONDS)
+                    yield self.environment.timeout(LINGER_SECONDS)
             batch = self._take(line)
         if completing is not None:
             yield completing
@@ -128,8 +128,10 @@ class Machine:
         costs = self.costs
         yield from self._compute(interpreter, costs.worker_batch / 2 + count * costs.worker / 2)
         # A session of PostgreSQL is a process of its own.
-        yield from self._compute(simpy.Resource(self.now), costs.postgres_batch + count * costs.postgres)
-        yield self.now.timeout(costs.fsync)
+        yield from self._compute(
+            simpy.Resource(self.environment), costs.postgres_batch + count * costs.postgres
+        )
+        yield self.environment.timeout(costs.fsync)
 
     def _complete(self, batch: list[Command], interpreter: simpy.Resource) -> Steps:
         costs = self.costs
@@ -144,7 +146,7 @@ class Machine:
         with self._valkey.request() as turn:
             yield turn
             yield from self._compute(None, seconds)
-            yield self.now.timeout(self.costs.fsync)
+            yield self.environment.timeout(self.costs.fsync)
 
     def _compute(self, process: simpy.Resource | None, seconds: float) -> Steps:
         """Use a processor for so long, in slices; a process (None: held already) does one thing at a time."""
@@ -157,14 +159,15 @@ class Machine:
         while left > 1e-9:
             with self._cores.request() as core:
                 yield core
-                yield self.now.timeout(min(left, SLICE_SECONDS))
+                yield self.environment.timeout(min(left, SLICE_SECONDS))
             left -= SLICE_SECONDS
 
 
 def _filled(machine: Machine, commands: int) -> None:
     for line in machine.lines:
         line.commands.extend(
-            Command(accepted=machine.now.event(), done=machine.now.event()) for _ in range(commands)
+            Command(accepted=machine.environment.event(), done=machine.environment.event())
+            for _ in range(commands)
         )
 
 
@@ -173,29 +176,31 @@ def drained_per_second(costs: Costs, *, cores: int, workers: int = 1, lines: int
     commands = 40_000 // lines
     machine = Machine(costs, cores=cores, lines=lines)
     _filled(machine, commands)
-    processes = [machine.now.process(machine.drain(machine.lines[each::workers])) for each in range(workers)]
-    machine.now.run(simpy.AllOf(machine.now, processes))
-    return commands * lines / float(machine.now.now)
+    processes = [
+        machine.environment.process(machine.drain(machine.lines[each::workers])) for each in range(workers)
+    ]
+    machine.environment.run(simpy.AllOf(machine.environment, processes))
+    return commands * lines / float(machine.environment.now)
 
 
 def booked_per_second(costs: Costs, *, cores: int, connections: int = 256, seconds: float = 1.5) -> float:
     """Accepted and applied on one hot event, from the first request until its line is empty."""
     machine = Machine(costs, cores=cores)
-    machine.now.process(machine.worker(machine.lines[0]))
-    clients = [machine.now.process(_again(machine, seconds)) for _ in range(connections)]
-    machine.now.run(simpy.AllOf(machine.now, clients))
+    machine.environment.process(machine.worker(machine.lines[0]))
+    clients = [machine.environment.process(_again(machine, seconds)) for _ in range(connections)]
+    machine.environment.run(simpy.AllOf(machine.environment, clients))
     asked = _asked(clients)
     while machine.applied < asked:
-        machine.now.step()
-    return asked / float(machine.now.now)
+        machine.environment.step()
+    return asked / float(machine.environment.now)
 
 
 def accepted_per_second(costs: Costs, *, cores: int, connections: int = 256, seconds: float = 1.0) -> float:
     """Answers of 202 with no worker."""
     machine = Machine(costs, cores=cores)
-    clients = [machine.now.process(_again(machine, seconds)) for _ in range(connections)]
-    machine.now.run(simpy.AllOf(machine.now, clients))
-    return _asked(clients) / float(machine.now.now)
+    clients = [machine.environment.process(_again(machine, seconds)) for _ in range(connections)]
+    machine.environment.run(simpy.AllOf(machine.environment, clients))
+    return _asked(clients) / float(machine.environment.now)
 
 
 def _asked(clients: Sequence[simpy.Process]) -> int:
@@ -205,7 +210,7 @@ def _asked(clients: Sequence[simpy.Process]) -> int:
 
 def _again(machine: Machine, seconds: float) -> Steps:
     asked = 0
-    while machine.now.now < seconds:
+    while machine.environment.now < seconds:
         yield from machine.client(machine.lines[0], wait=False)
         asked += 1
     return asked
@@ -214,24 +219,26 @@ def _again(machine: Machine, seconds: float) -> Steps:
 def steady_seconds(costs: Costs, *, cores: int, per_second: int = 1_000, seconds: float = 3.0) -> list[float]:
     """From each request's time to leave to its result, in order; the warm-up is left out."""
     machine = Machine(costs, cores=cores, client_threads=1)
-    machine.now.process(machine.worker(machine.lines[0]))
+    machine.environment.process(machine.worker(machine.lines[0]))
     times: list[float] = []
 
     def send(due: float) -> Steps:
-        yield machine.now.timeout(due)
+        yield machine.environment.timeout(due)
         yield from machine.client(machine.lines[0], wait=True)
         if due >= WARM_UP_SECONDS:
-            times.append(float(machine.now.now) - due)
+            times.append(float(machine.environment.now) - due)
 
-    clients = [machine.now.process(send(n / per_second)) for n in range(int(per_second * seconds))]
-    machine.now.run(simpy.AllOf(machine.now, clients))
+    clients = [machine.environment.process(send(n / per_second)) for n in range(int(per_second * seconds))]
+    machine.environment.run(simpy.AllOf(machine.environment, clients))
     return sorted(times)
 
 
 def stampede_seconds(costs: Costs, *, cores: int, clients: int = 10_000) -> float:
     """From the moment at which all ask until all have their result."""
     machine = Machine(costs, cores=cores, client_threads=1)
-    machine.now.process(machine.worker(machine.lines[0]))
-    asking = [machine.now.process(machine.client(machine.lines[0], wait=True)) for _ in range(clients)]
-    machine.now.run(simpy.AllOf(machine.now, asking))
-    return float(machine.now.now)
+    machine.environment.process(machine.worker(machine.lines[0]))
+    asking = [
+        machine.environment.process(machine.client(machine.lines[0], wait=True)) for _ in range(clients)
+    ]
+    machine.environment.run(simpy.AllOf(machine.environment, asking))
+    return float(machine.environment.now)
