@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test check format mutations bench bench-quick storm audit clean
+.PHONY: up test check format mutations bench bench-quick storm test-compose audit clean
 
 up: $(VENV)/.local
 	@exec $(BIN)/python -m local
@@ -30,6 +30,9 @@ bench: $(VENV)/.dev
 
 bench-quick: $(VENV)/.dev
 	$(BIN)/python -m bench --quick
+
+test-compose: $(VENV)/.dev
+	$(BIN)/python -m tests.compose
 
 audit: $(VENV)/bin/python
 	$(BIN)/python -m venv $(VENV)/audit

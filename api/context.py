@@ -12,6 +12,7 @@ from api.event_owners import EventOwners
 from api.gate import Gate
 from api.ledger_lookup import LedgerLookup
 from api.slots import Slots
+from api.stopping import Draining
 from shared.clock import Clock
 from shared.database.engine import Database
 from shared.line.producer import Producer
@@ -38,6 +39,7 @@ class ApiContext:
     waiters: Slots
     streams: Slots
     line_status: LineStatus
+    draining: Draining
 
 
 async def _context(request: Request) -> ApiContext:

@@ -27,7 +27,7 @@ from api.rate_limit import RateLimiter
 from api.routes import bookings, events, health, jobs, ledger, metrics, webhooks
 from api.security_headers import with_security_headers
 from api.slots import Slots
-from api.stopping import on_stop_signal
+from api.stopping import Draining, on_stop_signal
 from api.watch import watched
 from shared.clock import SystemClock
 from shared.collector import calm_collector
@@ -78,7 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async with _running_context(loaded) as context:
             app.state.context = context
             calm_collector()
-            with on_stop_signal(context.replies.let_go):
+            with on_stop_signal(context.replies.let_go, context.draining, loaded.drain_seconds):
                 yield
 
     app = Application(
@@ -138,6 +138,7 @@ async def _running_context(settings: Settings) -> AsyncIterator[ApiContext]:
             waiters=Slots(settings.waiters_max, too_many="As many clients wait at this process as may."),
             streams=Slots(settings.streams_max, too_many="As many streams are open at this process as may."),
             line_status=LineStatus(scraper, clock),
+            draining=Draining(),
         )
     finally:
         await authenticator.stop()

@@ -218,7 +218,7 @@ class Health(BaseModel):
 class Readiness(BaseModel):
     """Whether commands can be accepted, and what stands behind that."""
 
-    status: Literal["ready", "degraded", "unavailable"]
+    status: Literal["ready", "degraded", "draining", "unavailable"]
     redis: Literal["ok", "unavailable"]
     postgresql: Literal["ok", "unavailable"]
     durability: Literal["always", "everysec", "none", "unknown"]

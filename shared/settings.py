@@ -151,6 +151,10 @@ class Settings(BaseSettings):
         int,
         Field(ge=0, le=10, description="replicas of Redis that must have a command on disk before its 202"),
     ] = 0
+    drain_seconds: Annotated[
+        float,
+        Field(ge=0, le=300, description="how long the API serves on after SIGTERM while /ready says no"),
+    ] = 0.0
     auth: Annotated[
         Authentication,
         Field(

@@ -29,7 +29,7 @@ async def health() -> Response:
 )
 async def ready(context: Context) -> Response:
     """503 if Redis is away or less durable than required. Without PostgreSQL commands are still accepted
-    and wait: `degraded`."""
+    and wait: `degraded`. A process that was asked to end serves on for a while: `draining`, 503."""
     durability, redis_ok = await _durability(context)
     postgresql_ok = await run_in_threadpool(_database_answers, context)
     required = context.settings.durability
@@ -37,6 +37,8 @@ async def ready(context: Context) -> Response:
     durable_enough = durability is None or _rank(durability) >= _rank(required)
     accepting = redis_ok and durable_enough and replicas >= context.settings.durable_replicas
     status = "unavailable" if not accepting else "ready" if postgresql_ok else "degraded"
+    if context.draining.has_begun:
+        accepting, status = False, "draining"
     document = {
         "status": status,
         "redis": "ok" if redis_ok else "unavailable",

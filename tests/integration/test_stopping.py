@@ -24,7 +24,7 @@ from tests.serving import ONE_WRITE, told
 
 @contextmanager
 def uvicorn_process(
-    settings: Settings, http: str, root: Path
+    settings: Settings, http: str, root: Path, **more: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
     """The API as it is run in earnest."""
     port = free_port()
@@ -35,6 +35,7 @@ def uvicorn_process(
         "REDIS_URL": settings.redis_url,
         "ONSALE_WAIT_SECONDS_MAX": "300",
         "ONSALE_LOG_LEVEL": "error",
+        **more,
     }
     process = subprocess.Popen(
         [*command, "--log-level", "warning"], env=environment, cwd=root, stderr=subprocess.PIPE
@@ -85,3 +86,26 @@ def test_a_process_that_is_asked_to_end_keeps_nobody_waiting(
         process.wait(timeout=30)
         assert process.stderr is not None
         assert process.stderr.read() == b""
+
+
+def test_a_process_that_drains_is_not_ready_any_more_and_serves_on(
+    settings: Settings, database: Database, redis_client: redis.Redis, project_root: Path
+) -> None:
+    event = create_event(database)
+    with uvicorn_process(settings, ONE_WRITE, project_root, ONSALE_DRAIN_SECONDS="300") as (process, client):
+        assert client.get("/ready").status_code == 200
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: client.get("/ready").status_code == 503)
+        assert client.get("/ready").json()["status"] == "draining"
+        booking = {"user_id": "ann", "ticket_count": 1}
+        assert client.post(f"/events/{event.id}/bookings", json=booking).status_code == 202
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def test_a_process_that_has_drained_ends(
+    settings: Settings, database: Database, redis_client: redis.Redis, project_root: Path
+) -> None:
+    with uvicorn_process(settings, ONE_WRITE, project_root, ONSALE_DRAIN_SECONDS="0.5") as (process, _):
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)

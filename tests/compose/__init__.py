@@ -1,0 +1,1 @@
+"""The product in containers, tried for real: needs a Docker engine and docker-compose."""
