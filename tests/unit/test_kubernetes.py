@@ -24,6 +24,9 @@ KUBERNETES_VERSION = "1.37"
 POSTGRESQL_CONNECTIONS = 97
 """What PostgreSQL has by default for others than superusers."""
 
+DRAIN_SECONDS_MIN = 5.0
+"""In which the nodes of a cluster, as a rule, have learnt that a pod takes no more requests."""
+
 SETTINGS = {f"ONSALE_{name.upper()}" for name in Settings.model_fields}
 ONSALE = "onsale-api", "onsale-worker"
 DEFAULTS = Settings(database_url="postgresql://", redis_url="redis://")
@@ -217,8 +220,9 @@ def test_processes_are_given_the_time_that_they_need_to_end() -> None:
         + limits.WEBHOOK_STRETCH_SECONDS_MAX
         + limits.WEBHOOK_CLAIM_MARGIN_SECONDS
     )
-    before = container("onsale-api")["lifecycle"]["preStop"]["sleep"]["seconds"]
+    before = float(plain_environment("onsale-api")["ONSALE_DRAIN_SECONDS"])
     answering = DEFAULTS.statement_timeout_ms / 1000 + DEFAULTS.lock_timeout_ms / 1000 + redis_seconds
+    assert before >= DRAIN_SECONDS_MIN
     assert grace["onsale-api"] > before + limits.STREAM_SEND_SECONDS_MAX + answering
 
 
