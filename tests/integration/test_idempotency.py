@@ -162,6 +162,8 @@ def test_without_postgresql_a_keyed_command_is_accepted(
         answers = [post(api, event.id, "k1") for _ in range(2)]
     finally:
         postgres.start()
+    # The connections of the test itself are lost too.
+    database.engine.dispose()
     assert [answer.status_code for answer in answers] == [202, 202]
     assert answers[0].json()["id"] == answers[1].json()["id"]
     start_worker()

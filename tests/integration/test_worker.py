@@ -113,6 +113,8 @@ def test_workers_wait_for_postgresql_and_go_on_by_themselves(
         submit(settings, [book(event.id, f"user{i}") for i in range(20)])
     finally:
         postgres.start()
+    # The connections of the test itself are lost too.
+    database.engine.dispose()
     wait_until(lambda: applied(database, event) == 20)
     wait_until(lambda: queue_length(redis_client, event.id) == 0)
     assert_books_balance(database, event.id)
