@@ -62,7 +62,8 @@ async def _answer(context: ApiContext, scope: Scope, receive: Receive, event_id:
     except (ProblemError, OnsaleError) as error:
         return _refusal(error, scope)
     response = await _answer_caller(context, scope, receive, event_id, headers, admission.caller)
-    response.headers.update(admission.headers)
+    if admission.headers:
+        response.headers.update(admission.headers)
     return response
 
 

@@ -28,12 +28,15 @@ class Preference:
 
     def headers(self, status: int) -> dict[str, str]:
         """What an answer of this status says of the preference that it honours."""
+        if self is NO_PREFERENCE:
+            return _VARIES
         applied = ["respond-async"] if self.respond_async and status == 202 else []
         if self.wait_seconds:
             applied.append(f"wait={self.wait_seconds:.0f}")
-        return {"Vary": "Prefer", **({"Preference-Applied": ", ".join(applied)} if applied else {})}
+        return {**_VARIES, **({"Preference-Applied": ", ".join(applied)} if applied else {})}
 
 
+_VARIES = {"Vary": "Prefer"}
 NO_PREFERENCE = Preference()
 
 

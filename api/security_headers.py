@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from collections.abc import Awaitable, Iterable
 from hashlib import sha256
 
 from starlette.types import Message, Scope, Send
@@ -13,7 +14,8 @@ _ALWAYS = [
     (b"referrer-policy", b"no-referrer"),
 ]
 _NOTHING = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-_NOT_KEPT = (b"cache-control", b"no-store")
+_IF_KEPT = (*_ALWAYS, _NOTHING)
+_IF_NOT_KEPT = (*_IF_KEPT, (b"cache-control", b"no-store"))
 _PAGES = frozenset({"/docs", "/redoc"})
 _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
@@ -23,15 +25,20 @@ def with_security_headers(scope: Scope, send: Send) -> Send:
     if scope["path"] in _PAGES:
         return _with_policy_of_page(send)
 
-    async def send_with_headers(message: Message) -> None:
+    def send_with_headers(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
-            headers = [*message["headers"], *_ALWAYS, _NOTHING]
-            if not any(name == b"cache-control" for name, _ in headers):
-                headers.append(_NOT_KEPT)
-            message["headers"] = headers
-        await send(message)
+            headers = message["headers"]
+            message["headers"] = [*headers, *(_IF_KEPT if _may_be_kept(headers) else _IF_NOT_KEPT)]
+        return send(message)
 
     return send_with_headers
+
+
+def _may_be_kept(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    for name, _ in headers:
+        if name == b"cache-control":
+            return True
+    return False
 
 
 def _with_policy_of_page(send: Send) -> Send:

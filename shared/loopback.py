@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
+
+_HOSTS_REMEMBERED = 256
 
 
+@lru_cache(maxsize=_HOSTS_REMEMBERED)
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address."""
     try:

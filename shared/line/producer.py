@@ -12,7 +12,6 @@ import redis.asyncio
 
 from shared import limits, metrics
 from shared.clock import Clock, format_time, parse_time
-from shared.domain import CommandKind
 from shared.errors import (
     EventNotFound,
     IdempotencyKeyReused,
@@ -38,7 +37,6 @@ from shared.records import CommandPayload, EventRecord, EventView, JobResult, ev
 from shared.settings import Durability, Settings
 
 _ACCEPTED, _KNOWN, _UNKNOWN_EVENT, _SALES_NOT_OPEN = 1, 2, -1, -3
-_BOOK = CommandKind.BOOK.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +139,6 @@ class Producer:
                 describe(submission.payload),
                 submission.reply_to,
                 Mark.UNCHECKED.value if submission.unchecked else "",
-                "1" if submission.payload["kind"] == _BOOK else "",
                 submission.trace,
             )
         started_seconds = self._clock.monotonic_seconds()

@@ -1,8 +1,8 @@
 -- Accept commands: give each its position and put it on the line, all or nothing, in one step.
 -- ARGV: line_length_max, accepted_at, then per command: job_id, event_id, data, description, reply_to,
--- marks, whether it waits for sales to open ('1' or ''), trace or ''. Gives per command: code, position, applied, rate. A
--- command that is known keeps what it got the first time, and its data come in the place of the rate; one that
--- comes before the sales gets the time when they open there.
+-- marks, trace or ''. Gives per command: code, position, applied, rate. A command that is known keeps what it got
+-- the first time, and its data come in the place of the rate; one that comes before the sales gets the time when
+-- they open there.
 local ACCEPTED, KNOWN, UNKNOWN_EVENT, LINE_FULL, SALES_NOT_OPEN = 1, 2, -1, -2, -3
 local line_length_max, accepted_at = tonumber(ARGV[1]), ARGV[2]
 local lines, touched, answers = {}, {}, {}
@@ -53,7 +53,12 @@ local function answer(code, position, line, data)
   answers[#answers + 1] = data or line.rate
 end
 
-for index = 3, #ARGV, 8 do
+-- Within a text of JSON the quotes would be escaped.
+local function is_booking(data)
+  return string.find(data, '"kind":"book"', 1, true)
+end
+
+for index = 3, #ARGV, 7 do
   local job_id, event_id = ARGV[index], ARGV[index + 1]
   local line = line_of(event_id)
   local known = redis.call('HMGET', K.rq_job .. job_id, 'position', 'data')
@@ -61,13 +66,13 @@ for index = 3, #ARGV, 8 do
     answer(KNOWN, tonumber(known[1]), line, known[2] or '')
   elseif not line.accepted then
     answer(UNKNOWN_EVENT, 0, line)
-  elseif ARGV[index + 6] == '1' and accepted_at < line.opens_at then
+  elseif accepted_at < line.opens_at and is_booking(ARGV[index + 2]) then
     answer(SALES_NOT_OPEN, 0, line, line.opens_at)
   elseif line.length >= line_length_max then
     answer(LINE_FULL, 0, line)
   else
     local position = accept(line, job_id, event_id, ARGV[index + 2], ARGV[index + 3], ARGV[index + 4], ARGV[index + 5],
-      ARGV[index + 7])
+      ARGV[index + 6])
     answer(ACCEPTED, position, line)
   end
 end
