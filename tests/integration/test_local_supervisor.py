@@ -36,7 +36,7 @@ def test_a_taken_port_is_one_line_with_the_variable_and_nothing_is_started(
 
 def test_an_address_of_another_machine_is_refused_with_its_variable(tmp_path: Path) -> None:
     with pytest.raises(PortTaken, match="API_HOST"):
-        check_ports(settings_with(tmp_path, API_HOST="203.0.113.1"))
+        check_ports(settings_with(tmp_path, API_HOST="203.0.113.1", ONSALE_AUTH="required"))
 
 
 def test_the_data_folder_is_for_one_supervisor_at_a_time(tmp_path: Path) -> None:
