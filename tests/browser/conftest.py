@@ -1,4 +1,4 @@
-"""A real Chromium, one for the whole run, and a clean profile of it for each test.
+"""A real Chromium, one for all tests of this folder, and a clean profile of it for each.
 
 Chromium comes from the machine (Debian: `apt-get install chromium`), not from Playwright's own
 download; without one these tests are skipped.
@@ -17,8 +17,9 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
+    """Ends with this folder: while it lasts, Playwright's event loop has the thread that runs the tests."""
     executable = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
     if executable is None:
         pytest.skip("no Chromium on this machine")
