@@ -1,0 +1,38 @@
+"""Who comes, and what they want. Pure: the same options give the same buyers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from demo.options import Options
+
+GREEDY_WISHES = (3, 2, 1)
+"""More than one may ask for at once, all that one may have, and one more."""
+
+PATIENT_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Buyer:
+    """`wishes` are the tickets asked for, one after the other; who is patient asks again when refused."""
+
+    user_id: str
+    wishes: Sequence[int]
+    gives_back: bool
+    is_patient: bool
+
+
+def make_buyers(options: Options) -> list[Buyer]:
+    """All who come, greedy and modest ones mixed."""
+    random = Random(options.seed)
+    return [
+        Buyer(
+            user_id=f"buyer-{number}",
+            wishes=GREEDY_WISHES if random.random() < options.greedy_rate else (random.choice((1, 2)),),
+            gives_back=random.random() < options.cancel_rate,
+            is_patient=random.random() < PATIENT_SHARE,
+        )
+        for number in range(1, options.buyers + 1)
+    ]
