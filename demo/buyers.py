@@ -12,16 +12,21 @@ GREEDY_WISHES = (3, 2, 1)
 """More than one may ask for at once, all that one may have, and one more."""
 
 PATIENT_SHARE = 0.05
+WATCHING_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buyer:
-    """`wishes` are the tickets asked for, one after the other; who is patient asks again when refused."""
+    """`wishes` are the tickets asked for, one after the other; who is patient asks again when refused.
+
+    Who watches wants to know their place in line; others wait for the result.
+    """
 
     user_id: str
     wishes: Sequence[int]
     gives_back: bool
     is_patient: bool
+    watches: bool
 
 
 def make_buyers(options: Options) -> list[Buyer]:
@@ -33,6 +38,7 @@ def make_buyers(options: Options) -> list[Buyer]:
             wishes=GREEDY_WISHES if random.random() < options.greedy_rate else (random.choice((1, 2)),),
             gives_back=random.random() < options.cancel_rate,
             is_patient=random.random() < PATIENT_SHARE,
+            watches=random.random() < WATCHING_SHARE,
         )
         for number in range(1, options.buyers + 1)
     ]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import httpx
 import uvloop
-from rich.console import RenderableType
 
 from bench.measures.hot_event import PEER_SETTINGS
 from bench.options import scratch
@@ -62,11 +61,13 @@ def run_demo(options: Options, headers: Mapping[str, str], view: View) -> bool:
     """
     wanted = options.buyers + OTHER_FILES
     if allow_open_files(wanted) < wanted:
-        raise DemoError(f"this system lets a program open fewer than {wanted:,} connections; ask for fewer --buyers")
+        raise DemoError(
+            f"this system lets a program open fewer than {wanted:,} connections; ask for fewer --buyers"
+        )
     with _place(options, headers, view) as place:
         trials = [_try_onsale(options, place, view)]
-    results = [verdict(trials[0])]
-    view.print(results[0])
+        results = [verdict(trials[0])]
+        view.print(results[0])
     if options.compare:
         trials.append(_try_peer(options, view))
         results.append(side_by_side(trials))
@@ -96,7 +97,6 @@ def _place(options: Options, headers: Mapping[str, str], view: View) -> Iterator
             headers={},
             kill_worker=product.kill_worker if options.kill_worker else None,
         )
-        view.say("Stopping that Onsale …")
 
 
 def _try_onsale(options: Options, place: Place, view: View) -> Trial:
@@ -125,9 +125,7 @@ def _try_peer(options: Options, view: View) -> Trial:
         available_tickets=left,
         max_tickets_per_user=PEER_TICKETS_PER_USER_MAX,
     )
-    return Trial(
-        name=place.name, stampede=stampede, findings=judge_answers(stampede.journal.commands, sale)
-    )
+    return Trial(name=place.name, stampede=stampede, findings=judge_answers(stampede.journal.commands, sale))
 
 
 def _make_event(client: httpx.Client, tickets: int) -> dict[str, Any]:

@@ -28,13 +28,14 @@ class Figures:
     tickets: int
     tickets_left: int | None
     commands: int
-    accepted: int
+    placed: int
+    """How many were told their place in line."""
     answered: int
     in_line: int
     drained_per_second: float
     depths: Sequence[int]
     """How long the line was, from the beginning until now."""
-    accepted_after: Sequence[float]
+    placed_after: Sequence[float]
     """Percentiles, as PERCENTILES says; empty if there is nothing to tell."""
     answered_after: Sequence[float]
     booked: int
@@ -78,12 +79,12 @@ class Meter:
             tickets=self._tickets,
             tickets_left=journal.tickets_left,
             commands=len(journal.commands),
-            accepted=journal.accepted,
+            placed=len(journal.placed_after),
             answered=len(journal.answered_after),
             in_line=in_line,
             drained_per_second=drain_rate(self._applied),
             depths=list(self._depths),
-            accepted_after=percentiles(journal.accepted_after),
+            placed_after=percentiles(journal.placed_after),
             answered_after=percentiles(journal.answered_after),
             booked=journal.outcomes[OutcomeCode.BOOKED],
             given_back=journal.outcomes[OutcomeCode.CANCELLED],

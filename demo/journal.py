@@ -9,6 +9,14 @@ from typing import Any
 
 from shared.domain import CommandKind, JobStatus, OutcomeCode
 
+BY_THE_RULES = (
+    OutcomeCode.BOOKED.value,
+    OutcomeCode.CANCELLED.value,
+    OutcomeCode.NOT_ENOUGH_TICKETS.value,
+    OutcomeCode.USER_LIMIT_EXCEEDED.value,
+)
+"""What can become of a command that stood in line."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
@@ -48,13 +56,18 @@ class Command:
 
     @property
     def job_id(self) -> str | None:
-        """The job that it became; None if it was refused at the door, or nobody knows."""
+        """The job that it became, if its buyer was told."""
         return next((told.job_id for told in self.told if told.job_id is not None), None)
 
     @property
     def outcome(self) -> str | None:
         """What became of it, as far as its buyer was told."""
         return self.told[-1].outcome if self.told else None
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether its buyer was told that it got a place in line, or what the rules made of it there."""
+        return self.job_id is not None or self.outcome in BY_THE_RULES
 
     @property
     def booking_id(self) -> str | None:
@@ -84,12 +97,13 @@ class Journal:
     """All commands of all buyers, with the sums that can be watched while they grow."""
 
     commands: list[Command] = field(default_factory=list)
-    accepted: int = 0
+    decided: int = 0
+    """Commands that have stood in line and are answered."""
     newest_position: int = 0
     applied_position: int = 0
     """As far as the line has come, by what anybody was told."""
     outcomes: Counter[str] = field(default_factory=Counter)
-    accepted_after: list[float] = field(default_factory=list)
+    placed_after: list[float] = field(default_factory=list)
     """Seconds from each command to its place in line."""
     answered_after: list[float] = field(default_factory=list)
     """Seconds from each command to its outcome."""
@@ -113,16 +127,21 @@ class Journal:
     def _see_position(self, command: Command, told: Told) -> None:
         assert told.position is not None
         if not command.told:
-            self.accepted += 1
-            self.accepted_after.append(told.at - command.sent_at)
+            self.placed_after.append(told.at - command.sent_at)
         done = told.position if told.is_done else told.position - (told.ahead or 0) - 1
-        self.newest_position = max(self.newest_position, told.position)
-        self.applied_position = max(self.applied_position, done)
+        self._see_line(told.position, done)
+
+    def _see_line(self, position: int, applied_position: int) -> None:
+        self.newest_position = max(self.newest_position, position)
+        self.applied_position = max(self.applied_position, applied_position)
 
     def _see_outcome(self, command: Command, told: Told) -> None:
         assert told.outcome is not None
         self.outcomes[told.outcome] += 1
         self.answered_after.append(told.at - command.sent_at)
+        if told.outcome in BY_THE_RULES:
+            self.decided += 1
+            self._see_line(self.decided, self.decided)
 
 
 _DONE: Mapping[CommandKind, str] = {

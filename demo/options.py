@@ -110,7 +110,11 @@ def _parser() -> argparse.ArgumentParser:
     for name, meaning in rates.items():
         value = getattr(default, f"{name}_rate")
         parser.add_argument(
-            f"--{name}-rate", type=_rate, default=value, metavar="SHARE", help=f"share who {meaning} ({value})"
+            f"--{name}-rate",
+            type=_rate,
+            default=value,
+            metavar="SHARE",
+            help=f"share who {meaning} ({value})",
         )
     parser.add_argument(
         "--kill-worker", action="store_true", help="kill the worker (SIGKILL) that has the line in hand"

@@ -26,7 +26,7 @@ def panel(figures: Figures) -> Panel:
         ("tickets left", _tickets_left(figures)),
         ("in line", _in_line(figures)),
         ("drained", f"{figures.drained_per_second:,.0f} commands a second"),
-        ("place in line", _after(figures.accepted_after, figures.accepted)),
+        ("place in line", _after(figures.placed_after, figures.placed)),
         ("result", _after(figures.answered_after, figures.answered)),
         ("booked", f"{figures.booked:,} bookings, {figures.given_back:,} given back"),
         ("refused", _counts(figures.refused, "nobody yet", "yellow")),

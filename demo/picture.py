@@ -19,7 +19,12 @@ _FONT_FROM_ELSEWHERE = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
 def draw(command: str, deepest: Figures, results: Sequence[RenderableType]) -> str:
     """The SVG. It asks no other host for anything; Rich's own would ask for a font."""
     console = Console(
-        record=True, file=io.StringIO(), width=WIDTH, force_terminal=True, highlight=False, legacy_windows=False
+        record=True,
+        file=io.StringIO(),
+        width=WIDTH,
+        force_terminal=True,
+        highlight=False,
+        legacy_windows=False,
     )
     console.print(f"[bold green]$[/] {command}\n")
     console.print(panel(deepest))

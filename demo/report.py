@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -68,39 +68,43 @@ def side_by_side(trials: Sequence[Trial]) -> Table:
     table.add_column("")
     for trial in trials:
         table.add_column(trial.name, justify="right")
-    rows: list[tuple[str, Callable[[Trial], str]]] = [
-        ("everyone answered after", lambda trial: _seconds(trial)),
-        *(
-            (f"{share:.0%} of the results after", lambda trial, index=index: _result_after(trial, index))
-            for index, share in enumerate(PERCENTILES)
-        ),
-        ("commands a second", lambda trial: f"{_per_second(trial):,.0f}"),
-        ("booked", lambda trial: f"{trial.stampede.last.booked:,}"),
-        ("given back", lambda trial: f"{trial.stampede.last.given_back:,}"),
-        ("refused", lambda trial: f"{sum(trial.stampede.last.refused.values()):,}"),
-        ("place in line told", lambda trial: "yes" if trial.stampede.last.accepted else "no"),
-    ]
-    rows += [
-        (promise, lambda trial, promise=promise: _kept(trial, promise))
-        for promise in dict.fromkeys(finding.promise for trial in trials for finding in trial.findings)
-    ]
-    for label, figure in rows:
-        table.add_row(label, *(figure(trial) for trial in trials))
+    promises = dict.fromkeys(finding.promise for trial in trials for finding in trial.findings)
+    for label, *figures in zip(_LABELS, *(_column(trial) for trial in trials), strict=True):
+        table.add_row(label, *figures)
+    for promise in promises:
+        table.add_row(promise, *(_kept(trial, promise) for trial in trials))
     return table
+
+
+_LABELS = (
+    "everyone answered after",
+    *(f"{share:.0%} of the results after" for share in PERCENTILES),
+    "commands a second",
+    "booked",
+    "given back",
+    "refused",
+    "place in line told",
+)
+
+
+def _column(trial: Trial) -> list[str]:
+    """The figures of one service, in the order of the labels."""
+    last = trial.stampede.last
+    after = [f"{seconds:.2f} s" for seconds in last.answered_after]
+    return [
+        _seconds(trial),
+        *(after or ["never"] * len(PERCENTILES)),
+        f"{last.answered / trial.stampede.seconds:,.0f}",
+        f"{last.booked:,}",
+        f"{last.given_back:,}",
+        f"{sum(last.refused.values()):,}",
+        "yes" if last.placed else "no",
+    ]
 
 
 def _seconds(trial: Trial) -> str:
     seconds = f"{trial.stampede.seconds:.1f} s"
     return seconds if trial.stampede.is_over else f"not in {seconds}"
-
-
-def _result_after(trial: Trial, index: int) -> str:
-    after = trial.stampede.last.answered_after
-    return f"{after[index]:.2f} s" if after else "–"
-
-
-def _per_second(trial: Trial) -> float:
-    return trial.stampede.last.answered / trial.stampede.seconds
 
 
 def _kept(trial: Trial, promise: str) -> str:

@@ -23,7 +23,7 @@ LOOK_SECONDS = 0.1
 SHOW_SECONDS = 0.2
 FAULT_LOOK_SECONDS = 0.005
 FAULT_SHARE = 1 / 3
-"""How many of the buyers have their place in line when something is broken."""
+"""How many have got their place in line, as a share of the buyers, when something is broken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +56,14 @@ async def run_stampede(
     try:
         clients = await connect_clients(shop.url, len(buyers), shop.answer_seconds_max)
     except OSError as error:
-        raise DemoError(f"{len(buyers):,} connections can't be opened ({error}); ask for fewer --buyers") from error
+        raise DemoError(
+            f"{len(buyers):,} connections can't be opened ({error}); ask for fewer --buyers"
+        ) from error
     journal, began_at = meter.journal, time.monotonic()
-    visitors = [Visitor(shop, client, journal, began_at) for client in clients]
+    visitors = [
+        Visitor(shop, client, journal, began_at=began_at, watches=buyer.watches)
+        for client, buyer in zip(clients, buyers, strict=True)
+    ]
     meter.begin(began_at)
     beside = [
         asyncio.create_task(_show(meter, watching)),
@@ -119,7 +124,7 @@ async def _look_at_event(shop: Shop, journal: Journal) -> None:
 async def _break(meter: Meter, buyers: int, watching: Watching) -> None:
     if watching.break_something is None:
         return
-    while meter.journal.accepted < buyers * FAULT_SHARE:
+    while meter.journal.newest_position < buyers * FAULT_SHARE:
         await asyncio.sleep(FAULT_LOOK_SECONDS)
     # Not in a thread: what is broken must be written down, even if all is over a moment later.
     meter.note_fault(watching.break_something())

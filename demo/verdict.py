@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from demo.evidence import Evidence, Row, Sale
-from demo.journal import Command, Told
+from demo.journal import BY_THE_RULES, Command, Told
 from demo.recount import Recount, differences, recount
 from shared.domain import CommandKind, OutcomeCode
 
@@ -17,14 +17,13 @@ ORDER_KEPT = "First come, first served"
 ANSWERED_ONCE = "Every command answered once"
 EVERYONE_ANSWERED = "Everyone answered"
 
-BY_THE_RULES = (
-    OutcomeCode.BOOKED.value,
-    OutcomeCode.CANCELLED.value,
-    OutcomeCode.NOT_ENOUGH_TICKETS.value,
-    OutcomeCode.USER_LIMIT_EXCEEDED.value,
-)
 EXPECTED = (*BY_THE_RULES, "invalid-request")
 """All that these buyers can be answered; anything else is a fault of the service."""
+
+Asked = tuple[str, str]
+"""The kind of a command, and the buyer or the booking that it names."""
+
+Pair = tuple[Command, Row | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +43,12 @@ class Finding:
 def judge(commands: Sequence[Command], evidence: Evidence) -> list[Finding]:
     """Compare everything that the buyers were told with everything that Onsale has."""
     count = recount(evidence.sale, evidence.rows)
-    ledger = {row.job_id: row for row in evidence.rows}
+    pairs, unasked = pair(commands, evidence.rows)
     return [
         _sold_exactly(commands, evidence, count),
         _under_the_limit(evidence, count),
-        _order_kept(commands, evidence.rows, ledger),
-        _answered_once(commands, evidence.rows, ledger),
+        _order_kept(pairs, evidence.rows),
+        _answered_once(pairs, unasked, evidence.rows),
         _everyone_answered(commands),
     ]
 
@@ -128,13 +127,39 @@ def _over_limit(held: Mapping[str, int], sale: Sale) -> Iterator[str]:
             yield f"{user_id} has {tickets} tickets, {sale.max_tickets_per_user} are allowed"
 
 
-def _order_kept(commands: Sequence[Command], rows: Sequence[Row], ledger: Mapping[str, Row]) -> Finding:
+def pair(commands: Sequence[Command], rows: Sequence[Row]) -> tuple[list[Pair], list[Row]]:
+    """Which row is about which command, and the rows that are about none.
+
+    A buyer sends one command after the other, each under their own name, so the rows of a name are about the
+    commands of that buyer, in the same order. It takes no job id: who waits for the result is told none.
+    """
+    found: defaultdict[Asked, deque[Row]] = defaultdict(deque)
+    for row in sorted(rows, key=lambda row: row.position):
+        found[_asked_by(row.kind, row.asked.get("user_id") or row.asked.get("booking_id"))].append(row)
+    pairs = []
+    for command in commands:
+        if command.outcome is None or command.is_accepted:
+            candidates = found[_asked_by(command.kind, command.cancels or command.user_id)]
+            pairs.append((command, candidates.popleft() if candidates else None))
+    return pairs, [row for left in found.values() for row in left]
+
+
+def _asked_by(kind: str, name: object) -> Asked:
+    return str(kind), str(name)
+
+
+def _order_kept(pairs: Sequence[Pair], rows: Sequence[Row]) -> Finding:
     complaints = [] if [row.position for row in rows] == list(range(1, len(rows) + 1)) else [_gap(rows)]
-    complaints += _moved(commands, ledger)
-    complaints += _overtaken(commands, ledger)
+    complaints += [
+        f"{_name(command)}: told position {told.position}, applied at {row.position}"
+        for command, row in pairs
+        for told in command.told
+        if row is not None and told.position not in (None, row.position)
+    ]
+    complaints += _overtaken([(row.position, command) for command, row in pairs if row is not None])
     return Finding(
         promise=ORDER_KEPT,
-        facts=f"positions 1 to {len(rows):,} without a gap, as they were given; nobody was overtaken",
+        facts=f"positions 1 to {len(rows):,} without a gap, as they were told; nobody was overtaken",
         complaints=complaints,
     )
 
@@ -144,68 +169,50 @@ def _gap(rows: Sequence[Row]) -> str:
     return f"row {wrong} of the ledger has position {rows[wrong - 1].position}"
 
 
-def _moved(commands: Sequence[Command], ledger: Mapping[str, Row]) -> Iterator[str]:
-    for command in commands:
-        row = ledger.get(command.job_id or "")
-        for told in command.told:
-            if row is not None and told.position not in (None, row.position):
-                yield f"{_name(command)}: told position {told.position}, applied at {row.position}"
-
-
-def _overtaken(commands: Sequence[Command], ledger: Mapping[str, Row]) -> Iterator[str]:
-    """Who was told of their place before another even sent their command stands before that one."""
-    placed = [(ledger[command.job_id], command) for command in commands if command.job_id in ledger]
+def _overtaken(placed: Sequence[tuple[int, Command]]) -> Iterator[str]:
+    """Who had an answer before another even sent their command stands before that one."""
     latest: Command | None = None
-    for _, command in sorted(placed, key=lambda each: each[0].position):
-        told_at = command.told[0].at
+    for _, command in sorted(placed, key=lambda each: each[0]):
+        told_at = min((told.at for told in command.told), default=float("inf"))
         if latest is not None and latest.sent_at > told_at:
-            yield f"{_name(latest)} stands before {_name(command)}, and was sent after that was accepted"
+            yield f"{_name(latest)} stands before {_name(command)}, and was sent after that was answered"
         if latest is None or command.sent_at > latest.sent_at:
             latest = command
 
 
-def _answered_once(commands: Sequence[Command], rows: Sequence[Row], ledger: Mapping[str, Row]) -> Finding:
+def _answered_once(pairs: Sequence[Pair], unasked: Sequence[Row], rows: Sequence[Row]) -> Finding:
     complaints = [
         f"job {job_id} has {times} rows"
         for job_id, times in Counter(row.job_id for row in rows).items()
         if times > 1
     ]
-    asked = Counter(command.job_id for command in commands if command.job_id is not None)
-    complaints += [f"job {id} was given to {times} commands" for id, times in asked.items() if times > 1]
-    complaints += [
-        f"position {row.position}: no buyer was told of its job" for row in rows if row.job_id not in asked
-    ]
-    for command in commands:
-        complaints += _untrue(command, ledger)
-    refused = sum(command.job_id is None and command.outcome is not None for command in commands)
+    complaints += [f"position {row.position}: applied without a command that asked for it" for row in unasked]
+    for command, row in pairs:
+        complaints += [f"{_name(command)}: {complaint}" for complaint in _untrue(command, row)]
+    accepted = sum(command.is_accepted for command, _ in pairs)
     return Finding(
         promise=ANSWERED_ONCE,
-        facts=f"{len(asked):,} accepted, {len(rows):,} in the ledger, each as its buyer was told"
-        f" ({refused:,} were refused at the door)",
+        facts=f"{accepted:,} accepted, {len(rows):,} in the ledger, each as its buyer was told",
         complaints=complaints,
     )
 
 
-def _untrue(command: Command, ledger: Mapping[str, Row]) -> Iterator[str]:
+def _untrue(command: Command, row: Row | None) -> Iterator[str]:
     """Where the answers to one command are not what the ledger has."""
-    if command.job_id is None:
-        if command.outcome in BY_THE_RULES:
-            yield f"{_name(command)}: told {command.outcome} without a place in line"
-        return
-    row = ledger.get(command.job_id)
     if row is None:
-        yield f"{_name(command)}: job {command.job_id} was accepted and is not in the ledger"
+        if command.is_accepted:
+            yield "accepted, and not in the ledger"
         return
     asked = {name: row.asked.get(name) for name in command.asked}
-    if asked != command.asked or row.kind != command.kind:
-        yield f"{_name(command)}: {row.kind} {asked} was applied where it asked for {command.asked}"
+    if asked != command.asked:
+        yield f"{asked} was applied where {command.asked} was asked for"
     for told in command.told:
-        yield from (f"{_name(command)}: {complaint}" for complaint in _wrong_answer(command, told, row))
+        yield from _wrong_answer(command, told, row)
 
 
 def _wrong_answer(command: Command, told: Told, row: Row) -> Iterator[str]:
     if told.job_id not in (None, row.job_id):
-        yield f"told of job {told.job_id}, then of {row.job_id}"
+        yield f"told of job {told.job_id}, it is {row.job_id}"
     if not told.is_done:
         return
     if told.outcome != row.outcome:

@@ -70,6 +70,7 @@ class PlainView:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._shown_at = -PLAIN_SECONDS
+        self._faults_told = 0
 
     def say(self, line: str) -> None:
         """A line."""
@@ -83,7 +84,10 @@ class PlainView:
         """A line, if a second has passed since the last one."""
         if figures.seconds < self._shown_at:
             # Another stampede has begun.
-            self._shown_at = -PLAIN_SECONDS
+            self._shown_at, self._faults_told = -PLAIN_SECONDS, 0
+        for fault in figures.faults[self._faults_told :]:
+            self.say(f"  {fault}")
+        self._faults_told = len(figures.faults)
         if figures.seconds - self._shown_at >= PLAIN_SECONDS:
             self._shown_at = figures.seconds
             self._console.print(plain_line(figures), soft_wrap=True)
@@ -105,7 +109,7 @@ def plain_line(figures: Figures) -> str:
         parts.append(f"answered after {half:.2f} s (half) {most:.2f} s (99 %)")
     parts += [f"{reason} {count:,}" for reason, count in figures.refused.items()]
     parts += [f"asked again after {reason} {count:,}" for reason, count in figures.put_off.items()]
-    return " · ".join([*parts, *figures.faults])
+    return " · ".join(parts)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from bench.clients import Answer, Client, connect
 from demo.journal import Command, Journal, reason_of, told_of
@@ -16,8 +17,8 @@ ATTEMPTS_MAX = 100
 
 PAUSE_SECONDS = 0.2
 RETRY_SECONDS_MAX = 60.0
-WAIT_SECONDS = 20
-"""How long a job is waited for with one request."""
+WAIT: Mapping[str, str] = MappingProxyType({"Prefer": "wait=20"})
+"""How long a result is waited for with one request, in seconds."""
 
 TOO_SLOW_TO_ASK = 408
 TRY_AGAIN = (TOO_SLOW_TO_ASK, 429, 503)
@@ -36,14 +37,20 @@ class Shop:
 
 
 class Visitor:
-    """Sends one buyer's commands, one after the other, and writes down what is answered."""
+    """Sends one buyer's commands, one after the other, and writes down what is answered.
 
-    def __init__(self, shop: Shop, client: Client, journal: Journal, began_at: float) -> None:
+    One who watches takes their place in line, and then asks how far it has come; others wait for the result.
+    """
+
+    def __init__(
+        self, shop: Shop, client: Client, journal: Journal, *, began_at: float, watches: bool
+    ) -> None:
         """`began_at` is when the rush began, by `time.monotonic`."""
         self._shop = shop
         self._client: Client | None = client
         self._journal = journal
         self._began_at = began_at
+        self._preference = {} if watches else WAIT
 
     async def book(self, user_id: str, ticket_count: int) -> Command:
         """Ask for tickets, and wait for the result."""
@@ -75,13 +82,13 @@ class Visitor:
     async def _carry_out(self, command: Command, method: str, path: str, body: object = None) -> None:
         self._journal.send(command)
         key = f"{self._shop.event_id}-{command.user_id}-{len(self._journal.commands)}"
-        answer = await self._ask(method, path, {"Idempotency-Key": key}, body)
+        answer = await self._ask(method, path, {"Idempotency-Key": key, **self._preference}, body)
         while answer is not None:
             told = told_of(command.kind, self._now(), answer.status, answer.document)
             self._journal.hear(command, told)
             if told.is_done:
                 return
-            answer = await self._ask("GET", f"/jobs/{told.job_id}", {"Prefer": f"wait={WAIT_SECONDS}"})
+            answer = await self._ask("GET", f"/jobs/{told.job_id}", WAIT)
 
     async def _ask(
         self, method: str, path: str, headers: Mapping[str, str], body: object = None
