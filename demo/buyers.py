@@ -8,8 +8,9 @@ from random import Random
 
 from demo.options import Options
 
-GREEDY_WISHES = (3, 2, 1)
-"""More than one may ask for at once, all that one may have, and one more."""
+MODEST_WISHES = ((1,), (2,))
+GREEDY_WISHES = ((2, 1), (3, 2, 1))
+"""All that one may have and one more, before that more than may be asked for at once."""
 
 PATIENT_SHARE = 0.05
 WATCHING_SHARE = 0.1
@@ -35,7 +36,7 @@ def make_buyers(options: Options) -> list[Buyer]:
     return [
         Buyer(
             user_id=f"buyer-{number}",
-            wishes=GREEDY_WISHES if random.random() < options.greedy_rate else (random.choice((1, 2)),),
+            wishes=random.choice(GREEDY_WISHES if random.random() < options.greedy_rate else MODEST_WISHES),
             gives_back=random.random() < options.cancel_rate,
             is_patient=random.random() < PATIENT_SHARE,
             watches=random.random() < WATCHING_SHARE,

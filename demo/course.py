@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import httpx
@@ -23,7 +21,7 @@ from demo.evidence import Sale, read_evidence
 from demo.figures import Meter
 from demo.journal import Journal
 from demo.options import API_KEY_VARIABLE, DEFAULT_URL, Options
-from demo.product import find_running, own_product
+from demo.product import OwnProduct, find_running, own_product
 from demo.report import Trial, side_by_side, verdict
 from demo.stampede import Stampede, Watching, run_stampede
 from demo.verdict import judge, judge_answers
@@ -45,12 +43,12 @@ PEER_TICKETS_PER_USER_MAX = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where the buyers go, and what can be broken there."""
+    """Where the buyers go; what is our own can be broken."""
 
     name: str
     url: str
     headers: Mapping[str, str]
-    kill_worker: Callable[[str], str] | None = None
+    product: OwnProduct | None = None
 
 
 def run_demo(options: Options, headers: Mapping[str, str], view: View) -> bool:
@@ -73,7 +71,7 @@ def run_demo(options: Options, headers: Mapping[str, str], view: View) -> bool:
         results.append(side_by_side(trials))
         view.print(results[1])
     if options.picture is not None:
-        picture.write(options.picture, picture.draw(command_of(options), trials[0].stampede.deepest, results))
+        picture.write(options.picture, picture.draw(command_of(options), trials[0].stampede.last, results))
         view.say(f"Written: {options.picture}")
     return trials[0].is_true
 
@@ -91,12 +89,7 @@ def _place(options: Options, headers: Mapping[str, str], view: View) -> Iterator
     workers = options.workers or WORKERS_DEFAULT
     view.say(f"Starting an Onsale of its own, with {workers} worker{'s' if workers > 1 else ''} …")
     with own_product(workers) as product:
-        yield Place(
-            name="Onsale",
-            url=product.url,
-            headers={},
-            kill_worker=product.kill_worker if options.kill_worker else None,
-        )
+        yield Place(name="Onsale", url=product.url, headers={}, product=product)
 
 
 def _try_onsale(options: Options, place: Place, view: View) -> Trial:
@@ -105,6 +98,8 @@ def _try_onsale(options: Options, place: Place, view: View) -> Trial:
         stampede = _rush(options, place, event["id"], view, knows_keys=True)
         view.say("Reading the event, its ledger and its bookings, and checking every answer …")
         evidence = read_evidence(client, event["id"])
+    if options.kill_worker and not stampede.last.faults:
+        view.say("No worker was killed: it was over too soon. Ask for more --buyers.")
     return Trial(name=place.name, stampede=stampede, findings=judge(stampede.journal.commands, evidence))
 
 
@@ -152,9 +147,14 @@ def _rush(options: Options, place: Place, event_id: str, view: View, *, knows_ke
         knows_keys=knows_keys,
         answer_seconds_max=float(options.seconds),
     )
-    meter = Meter(Journal(), buyers=options.buyers, tickets=options.tickets)
-    breaks = None if place.kill_worker is None else partial(place.kill_worker, event_id)
-    watching = Watching(show=view.show, break_something=breaks)
+    meter = Meter(place.name, Journal(), buyers=options.buyers, tickets=options.tickets)
+    watching = Watching(show=view.show)
+    if options.kill_worker and place.product is not None:
+        product = place.product
+        watching = Watching(
+            show=view.show,
+            break_something=lambda last: product.kill_worker(event_id, or_an_idle_one=last),
+        )
     view.say(f"{options.buyers:,} buyers come to {place.name} at {place.url} …")
     return uvloop.run(run_stampede(shop, make_buyers(options), meter, float(options.seconds), watching))
 
@@ -169,4 +169,4 @@ def command_of(options: Options) -> str:
             words += [f"--{name.replace('_', '-')}", str(value)]
     words += ["--kill-worker"] if options.kill_worker else []
     words += ["--compare"] if options.compare else []
-    return f"make demo ARGS={shlex.quote(' '.join(words))}" if words else "make demo"
+    return f'make demo ARGS="{" ".join(words)}"' if words else "make demo"

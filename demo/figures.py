@@ -21,8 +21,9 @@ GOOD = (OutcomeCode.BOOKED.value, OutcomeCode.CANCELLED.value)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """One moment of a stampede. Times are seconds."""
+    """One moment of a stampede at a place of this name. Times are seconds."""
 
+    place: str
     seconds: float
     buyers: int
     tickets: int
@@ -32,7 +33,9 @@ class Figures:
     """How many were told their place in line."""
     answered: int
     in_line: int
+    in_line_at_most: int
     drained_per_second: float
+    drained_at_best: float
     depths: Sequence[int]
     """How long the line was, from the beginning until now."""
     placed_after: Sequence[float]
@@ -48,15 +51,16 @@ class Figures:
 class Meter:
     """Reads the figures of one stampede."""
 
-    def __init__(self, journal: Journal, *, buyers: int, tickets: int) -> None:
+    def __init__(self, place: str, journal: Journal, *, buyers: int, tickets: int) -> None:
         self.journal = journal
-        self.deepest: Figures | None = None
+        self._place = place
         self._buyers = buyers
         self._tickets = tickets
         self._began_at = 0.0
         self._faults: list[str] = []
         self._applied: deque[tuple[float, int]] = deque([(0.0, 0)], maxlen=SAMPLES_MAX)
         self._depths: deque[int] = deque(maxlen=SAMPLES_MAX)
+        self._drained_at_best = 0.0
 
     def begin(self, began_at: float) -> None:
         """Count the seconds from here on, by `time.monotonic`."""
@@ -73,7 +77,10 @@ class Meter:
         in_line = journal.newest_position - journal.applied_position
         self._applied.append((now, journal.applied_position))
         self._depths.append(in_line)
-        figures = Figures(
+        drained = drain_rate(self._applied)
+        self._drained_at_best = max(self._drained_at_best, drained)
+        return Figures(
+            place=self._place,
             seconds=now,
             buyers=self._buyers,
             tickets=self._tickets,
@@ -82,7 +89,9 @@ class Meter:
             placed=len(journal.placed_after),
             answered=len(journal.answered_after),
             in_line=in_line,
-            drained_per_second=drain_rate(self._applied),
+            in_line_at_most=max(self._depths),
+            drained_per_second=drained,
+            drained_at_best=self._drained_at_best,
             depths=list(self._depths),
             placed_after=percentiles(journal.placed_after),
             answered_after=percentiles(journal.answered_after),
@@ -92,9 +101,6 @@ class Meter:
             put_off=dict(journal.put_off.most_common()),
             faults=tuple(self._faults),
         )
-        if self.deepest is None or in_line >= self.deepest.in_line:
-            self.deepest = figures
-        return figures
 
     def _seconds(self) -> float:
         return time.monotonic() - self._began_at

@@ -25,7 +25,7 @@ def panel(figures: Figures) -> Panel:
         ("buyers", f"{figures.buyers:,} at once, {figures.tickets:,} tickets"),
         ("tickets left", _tickets_left(figures)),
         ("in line", _in_line(figures)),
-        ("drained", f"{figures.drained_per_second:,.0f} commands a second"),
+        ("drained", f"{figures.drained_per_second:,.0f} a second, at best {figures.drained_at_best:,.0f}"),
         ("place in line", _after(figures.placed_after, figures.placed)),
         ("result", _after(figures.answered_after, figures.answered)),
         ("booked", f"{figures.booked:,} bookings, {figures.given_back:,} given back"),
@@ -38,13 +38,13 @@ def panel(figures: Figures) -> Panel:
     table.add_column(ratio=1)
     for label, value in rows:
         table.add_row(label, value)
-    title = f"[bold]Onsale[/] · everyone comes at once · {figures.seconds:.1f} s"
+    title = f"[bold]{figures.place}[/] · everyone comes at once · {figures.seconds:.1f} s"
     return Panel(Group(table), title=title, title_align="left", box=box.ROUNDED, border_style="cyan")
 
 
 def _tickets_left(figures: Figures) -> RenderableType:
     if figures.tickets_left is None:
-        return "nobody has looked yet"
+        return "not answered yet"
     line = Table.grid(padding=(0, 2))
     line.add_row(
         ProgressBar(
@@ -61,7 +61,7 @@ def _tickets_left(figures: Figures) -> RenderableType:
 
 def _in_line(figures: Figures) -> Text:
     curve = Text(sparkline(figures.depths, CURVE_WIDTH), "cyan")
-    return curve.append(f"  {figures.in_line:,}", "bold default")
+    return curve.append(f"  {figures.in_line:,}, at most {figures.in_line_at_most:,}", "default")
 
 
 def _after(percentiles: Sequence[float], count: int) -> str:

@@ -1,4 +1,4 @@
-"""What was seen as an SVG file: the moment when the line was longest, and the verdict."""
+"""What was seen as an SVG file: how it was at the end, and the verdict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTH = 104
 _FONT_FROM_ELSEWHERE = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
 
 
-def draw(command: str, deepest: Figures, results: Sequence[RenderableType]) -> str:
+def draw(command: str, last: Figures, results: Sequence[RenderableType]) -> str:
     """The SVG. It asks no other host for anything; Rich's own would ask for a font."""
     console = Console(
         record=True,
@@ -27,7 +27,7 @@ def draw(command: str, deepest: Figures, results: Sequence[RenderableType]) -> s
         legacy_windows=False,
     )
     console.print(f"[bold green]$[/] {command}\n")
-    console.print(panel(deepest))
+    console.print(panel(last))
     for result in results:
         console.print(result)
     return _FONT_FROM_ELSEWHERE.sub("", console.export_svg(title="Onsale", unique_id="onsale-demo"))

@@ -21,7 +21,7 @@ from bench.processes import Process, running
 from demo.errors import DemoError
 from demo.options import BUYERS_MAX
 from local.ports import free_port
-from shared.line.keys import RQ_WORKERS, queue_name
+from shared.line.keys import EVENT, QUEUE_NAME_PREFIX, RQ_WORKER, RQ_WORKERS
 
 LOOK_SECONDS_MAX = 3.0
 START_SECONDS_MAX = 120.0
@@ -40,33 +40,42 @@ class OwnProduct:
     workers: int
     redis_url: str
 
-    def kill_worker(self, event_id: str) -> str:
-        """SIGKILL for the worker that has the event's line in hand; gives what was done.
+    def kill_worker(self, event_id: str, *, or_an_idle_one: bool) -> str | None:
+        """SIGKILL for the worker that has the event's line in hand; gives what was done, None if nothing.
 
-        Raises:
-            DemoError: there is no worker.
+        Between two turns nobody has the line.
         """
-        client = redis.Redis.from_url(self.redis_url, socket_timeout=REDIS_SECONDS_MAX)
+        client = redis.Redis.from_url(self.redis_url, socket_timeout=REDIS_SECONDS_MAX, decode_responses=True)
         try:
-            pid = _worker_of(client, queue_name(event_id))
+            pid = _kill_consumer(client, event_id)
+            if pid is None and or_an_idle_one:
+                pid = _kill_any(client)
         finally:
             client.close()
-        os.kill(pid, signal.SIGKILL)
-        return f"worker {pid} killed (SIGKILL)"
+        return None if pid is None else f"worker {pid} killed (SIGKILL)"
 
 
-def _worker_of(client: redis.Redis, queue: str) -> int:
-    """The process that works on a queue, as RQ's own tools find it; between two turns, any other worker."""
-    idle = []
-    for key in sorted(cast(set[bytes], client.smembers(RQ_WORKERS))):
-        pid, queues = cast(list[bytes | None], client.hmget(key, "pid", "queues"))
-        if pid is not None and queues == queue.encode():
+def _kill_consumer(client: redis.Redis, event_id: str) -> int | None:
+    """Kill the worker that holds the claim on an event; gives its process id."""
+    name = cast(str | None, client.hget(EVENT + event_id, "consumer"))
+    pid = None if name is None else cast(str | None, client.hget(RQ_WORKER + name, "pid"))
+    if pid is None:
+        return None
+    # Frozen, so that it can't be done with its turn between the look and the blow.
+    os.kill(int(pid), signal.SIGSTOP)
+    still_holds = client.hget(EVENT + event_id, "consumer") == name
+    os.kill(int(pid), signal.SIGKILL if still_holds else signal.SIGCONT)
+    return int(pid) if still_holds else None
+
+
+def _kill_any(client: redis.Redis) -> int | None:
+    """Kill a worker of events, as RQ lists them beside those of webhooks."""
+    for key in sorted(cast(set[str], client.smembers(RQ_WORKERS))):
+        pid, queue = cast(list[str | None], client.hmget(key, "pid", "queues"))
+        if pid is not None and (not queue or queue.startswith(QUEUE_NAME_PREFIX)):
+            os.kill(int(pid), signal.SIGKILL)
             return int(pid)
-        if pid is not None and not queues:
-            idle.append(int(pid))
-    if not idle:
-        raise DemoError("RQ's list has no worker to kill; try again without --kill-worker")
-    return idle[0]
+    return None
 
 
 def find_running(url: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from bench.clients import connect, connect_clients
@@ -22,26 +21,29 @@ PATIENCE_SECONDS = 1.0
 LOOK_SECONDS = 0.1
 SHOW_SECONDS = 0.2
 FAULT_LOOK_SECONDS = 0.005
+FAULT_ATTEMPTS_MAX = 50
 FAULT_SHARE = 1 / 3
 """How many have got their place in line, as a share of the buyers, when something is broken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watching:
-    """Who is shown the figures, and what is broken in the middle: it gives a sentence about what was done."""
+    """Who is shown the figures, and what is broken in the middle.
+
+    It gives what was done, or None if that is not possible just now; at last it is asked to do what it can.
+    """
 
     show: Callable[[Figures], None]
-    break_something: Callable[[], str] | None = None
+    break_something: Callable[[bool], str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stampede:
-    """What came of it. `deepest` is the moment when the line was longest."""
+    """What came of it."""
 
     journal: Journal
     seconds: float
     is_over: bool
-    deepest: Figures
     last: Figures
 
 
@@ -82,11 +84,11 @@ async def run_stampede(
         await _end(beside)
         for visitor in visitors:
             visitor.hang_up()
+        # A connection is closed in the next turn of the event loop.
+        await asyncio.sleep(0)
     last = meter.read()
     watching.show(last)
-    return Stampede(
-        journal=journal, seconds=seconds, is_over=is_over, deepest=meter.deepest or last, last=last
-    )
+    return Stampede(journal=journal, seconds=seconds, is_over=is_over, last=last)
 
 
 async def _visit(visitor: Visitor, buyer: Buyer) -> None:
@@ -112,13 +114,20 @@ async def _show(meter: Meter, watching: Watching) -> None:
 
 async def _look_at_event(shop: Shop, journal: Journal) -> None:
     """Ask the event how many tickets are left, in the crowd as everybody."""
-    with suppress(OSError, asyncio.IncompleteReadError):
-        client = await connect(shop.url)
-        while True:
-            answer = await client.request("GET", f"/events/{shop.event_id}", headers=shop.headers)
-            if answer.status == 200:
-                journal.tickets_left = answer.document["available_tickets"]
+    while True:
+        client = None
+        try:
+            client = await connect(shop.url)
+            while True:
+                answer = await client.request("GET", f"/events/{shop.event_id}", headers=shop.headers)
+                if answer.status == 200:
+                    journal.tickets_left = answer.document["available_tickets"]
+                await asyncio.sleep(LOOK_SECONDS)
+        except (OSError, asyncio.IncompleteReadError):
             await asyncio.sleep(LOOK_SECONDS)
+        finally:
+            if client is not None:
+                client.close()
 
 
 async def _break(meter: Meter, buyers: int, watching: Watching) -> None:
@@ -126,8 +135,13 @@ async def _break(meter: Meter, buyers: int, watching: Watching) -> None:
         return
     while meter.journal.newest_position < buyers * FAULT_SHARE:
         await asyncio.sleep(FAULT_LOOK_SECONDS)
-    # Not in a thread: what is broken must be written down, even if all is over a moment later.
-    meter.note_fault(watching.break_something())
+    for attempt in range(1, FAULT_ATTEMPTS_MAX + 1):
+        # Not in a thread: what is broken must be written down, even if all is over a moment later.
+        done = watching.break_something(attempt == FAULT_ATTEMPTS_MAX)
+        if done is not None:
+            meter.note_fault(done)
+            return
+        await asyncio.sleep(FAULT_LOOK_SECONDS)
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -83,7 +83,7 @@ def _sold_exactly(commands: Sequence[Command], evidence: Evidence, count: Recoun
     returned = sum(not booking.is_active for booking in count.bookings.values())
     facts = f"{sale.total_tickets - count.left:,} of {sale.total_tickets:,} tickets"
     return Finding(
-        promise=SOLD_EXACTLY, facts=f"{facts}; {returned:,} bookings were given back", complaints=complaints
+        promise=SOLD_EXACTLY, facts=f"{facts}; bookings given back: {returned:,}", complaints=complaints
     )
 
 
@@ -239,5 +239,5 @@ def _everyone_answered(commands: Sequence[Command]) -> Finding:
 
 
 def _name(command: Command) -> str:
-    what = f"{command.ticket_count} tickets" if command.kind is CommandKind.BOOK else "a cancellation"
+    what = f"asked for {command.ticket_count}" if command.kind is CommandKind.BOOK else "gave back"
     return f"{command.user_id} ({what})"
