@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
+from opentelemetry.trace import Tracer
 
 from api.event_lookup import EventLookup
 from api.event_owners import EventOwners
@@ -40,6 +41,7 @@ class ApiContext:
     streams: Slots
     line_status: LineStatus
     draining: Draining
+    tracer: Tracer | None
 
 
 async def _context(request: Request) -> ApiContext:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
+from opentelemetry.trace import Tracer
 from starlette.types import Receive, Scope, Send
 
 from api.admission_headers import AdmissionHeaders
@@ -40,7 +41,8 @@ from shared.line.replies import Replies
 from shared.line.status import LineStatus
 from shared.line.tallies import Tallies
 from shared.log import configure_logging
-from shared.settings import Authentication, Settings, load_settings
+from shared.settings import Authentication, Settings, SpanSettings, load_settings
+from shared.tracing import tracing
 
 
 class Application(FastAPI):
@@ -75,11 +77,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         loaded = settings or load_settings()
         configure_logging(loaded.log_format, loaded.log_level)
         refuse_to_be_open(loaded)
-        async with _running_context(loaded) as context:
-            app.state.context = context
-            calm_collector()
-            with on_stop_signal(context.replies.let_go, context.draining, loaded.drain_seconds):
-                yield
+        with tracing("onsale-api", SpanSettings()) as tracer:
+            async with _running_context(loaded, tracer) as context:
+                app.state.context = context
+                calm_collector()
+                with on_stop_signal(context.replies.let_go, context.draining, loaded.drain_seconds):
+                    yield
 
     app = Application(
         title="Onsale",
@@ -104,7 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 @asynccontextmanager
-async def _running_context(settings: Settings) -> AsyncIterator[ApiContext]:
+async def _running_context(settings: Settings, tracer: Tracer | None) -> AsyncIterator[ApiContext]:
     clock = SystemClock()
     scraper = connect(settings)
     client, enqueuer, subscriber = (
@@ -139,6 +142,7 @@ async def _running_context(settings: Settings) -> AsyncIterator[ApiContext]:
             streams=Slots(settings.streams_max, too_many="As many streams are open at this process as may."),
             line_status=LineStatus(scraper, clock),
             draining=Draining(),
+            tracer=tracer,
         )
     finally:
         await authenticator.stop()
