@@ -116,4 +116,5 @@ def drain_rate(applied: Sequence[tuple[float, int]]) -> float:
 
 def percentiles(values: Sequence[float]) -> list[float]:
     """What PERCENTILES asks for."""
-    return [percentile(list(values), share) for share in PERCENTILES] if values else []
+    ordered = sorted(values)
+    return [percentile(ordered, share) for share in PERCENTILES] if ordered else []

@@ -54,7 +54,7 @@ def _lines(finding: Finding) -> list[str]:
 def _sentence(trial: Trial) -> Text:
     stampede = trial.stampede
     took = f"{len(stampede.journal.commands):,} commands of {stampede.last.buyers:,} buyers"
-    took += f" in {stampede.seconds:.1f} s"
+    took += f" in {stampede.last.seconds:.1f} s"
     if not stampede.is_over:
         took += ", when the time was up"
     if trial.is_true:
@@ -64,7 +64,7 @@ def _sentence(trial: Trial) -> Text:
 
 def side_by_side(trials: Sequence[Trial]) -> Table:
     """The same figures of each."""
-    table = Table(box=box.SIMPLE_HEAD, title="The same stampede, side by side", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, title="\nThe same stampede, side by side", title_justify="left")
     table.add_column("")
     for trial in trials:
         table.add_column(trial.name, justify="right")
@@ -84,6 +84,7 @@ _LABELS = (
     "given back",
     "refused",
     "place in line told",
+    "killed in the middle",
 )
 
 
@@ -94,16 +95,17 @@ def _column(trial: Trial) -> list[str]:
     return [
         _seconds(trial),
         *(after or ["never"] * len(PERCENTILES)),
-        f"{last.answered / trial.stampede.seconds:,.0f}",
+        f"{last.answered / last.seconds:,.0f}",
         f"{last.booked:,}",
         f"{last.given_back:,}",
         f"{sum(last.refused.values()):,}",
         "yes" if last.placed else "no",
+        "a worker" if last.faults else "nothing",
     ]
 
 
 def _seconds(trial: Trial) -> str:
-    seconds = f"{trial.stampede.seconds:.1f} s"
+    seconds = f"{trial.stampede.last.seconds:.1f} s"
     return seconds if trial.stampede.is_over else f"not in {seconds}"
 
 
@@ -111,4 +113,4 @@ def _kept(trial: Trial, promise: str) -> str:
     for finding in trial.findings:
         if finding.promise == promise:
             return "true" if finding.is_kept else "NOT TRUE"
-    return "not promised" if promise == ORDER_KEPT else "nothing to check it against"
+    return "not promised" if promise == ORDER_KEPT else "no ledger"

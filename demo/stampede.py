@@ -42,7 +42,6 @@ class Stampede:
     """What came of it."""
 
     journal: Journal
-    seconds: float
     is_over: bool
     last: Figures
 
@@ -80,15 +79,14 @@ async def run_stampede(
     except TimeoutError:
         is_over = False
     finally:
-        seconds = time.monotonic() - began_at
+        last = meter.read()
         await _end(beside)
         for visitor in visitors:
             visitor.hang_up()
         # A connection is closed in the next turn of the event loop.
         await asyncio.sleep(0)
-    last = meter.read()
     watching.show(last)
-    return Stampede(journal=journal, seconds=seconds, is_over=is_over, last=last)
+    return Stampede(journal=journal, is_over=is_over, last=last)
 
 
 async def _visit(visitor: Visitor, buyer: Buyer) -> None:

@@ -159,7 +159,7 @@ def _order_kept(pairs: Sequence[Pair], rows: Sequence[Row]) -> Finding:
     complaints += _overtaken([(row.position, command) for command, row in pairs if row is not None])
     return Finding(
         promise=ORDER_KEPT,
-        facts=f"positions 1 to {len(rows):,} without a gap, as they were told; nobody was overtaken",
+        facts=f"positions 1 to {len(rows):,} without a gap, as told; nobody was overtaken",
         complaints=complaints,
     )
 

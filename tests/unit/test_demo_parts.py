@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -200,7 +201,8 @@ def test_in_a_terminal_there_is_a_picture() -> None:
 
 
 def a_trial(name: str, *findings: Finding, is_over: bool = True) -> Trial:
-    stampede = Stampede(journal=Journal(), seconds=2.5, is_over=is_over, last=some_figures())
+    last = replace(some_figures(), seconds=2.5)
+    stampede = Stampede(journal=Journal(), is_over=is_over, last=last)
     return Trial(name=name, stampede=stampede, findings=findings)
 
 

@@ -126,7 +126,7 @@ def test_answers_that_are_all_true_are_found_true() -> None:
     assert [finding.facts for finding in findings] == [
         "3 of 3 tickets; bookings given back: 1",
         "the most that anybody ever held: 2 of 2",
-        "positions 1 to 6 without a gap, as they were told; nobody was overtaken",
+        "positions 1 to 6 without a gap, as told; nobody was overtaken",
         "6 accepted, 6 in the ledger, each as its buyer was told",
         "7 of 7 commands",
     ]
