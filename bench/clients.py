@@ -72,11 +72,12 @@ class Client:
 
     async def _answer(self) -> Answer:
         head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        retry_after = _header(head, b"retry-after")
         content = await self._reader.readexactly(int(_header(head, b"content-length") or 0))
         return Answer(
             status=int(head[9:12]),
             document=json.loads(content) if b"json" in _header(head, b"content-type") else None,
-            retry_after_seconds=float(_header(head, b"retry-after") or 0),
+            retry_after_seconds=float(retry_after) if retry_after.isdigit() else 0.0,
         )
 
     def close(self) -> None:

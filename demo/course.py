@@ -93,7 +93,9 @@ def _place(options: Options, headers: Mapping[str, str], view: View) -> Iterator
 
 
 def _try_onsale(options: Options, place: Place, view: View) -> Trial:
-    with httpx.Client(base_url=place.url, headers=place.headers, timeout=HTTP_SECONDS_MAX) as client:
+    with httpx.Client(
+        base_url=place.url, headers=place.headers, timeout=HTTP_SECONDS_MAX, trust_env=False
+    ) as client:
         event = _make_event(client, options.tickets)
         stampede = _rush(options, place, event["id"], view, knows_keys=True)
         view.say("Reading the event, its ledger and its bookings, and checking every answer …")
@@ -109,7 +111,7 @@ def _try_peer(options: Options, view: View) -> Trial:
     try:
         with scratch() as directory, synchronous_peer(directory, PEER_SETTING) as target:
             place = Place(name="synchronous", url=target.base_url, headers={})
-            with httpx.Client(base_url=place.url, timeout=HTTP_SECONDS_MAX) as client:
+            with httpx.Client(base_url=place.url, timeout=HTTP_SECONDS_MAX, trust_env=False) as client:
                 event = _make_event(client, options.tickets)
                 stampede = _rush(options, place, event["id"], view, knows_keys=False)
                 left = client.get(f"/events/{event['id']}").raise_for_status().json()["available_tickets"]
@@ -156,7 +158,9 @@ def _rush(options: Options, place: Place, event_id: str, view: View, *, knows_ke
             break_something=lambda last: product.kill_worker(event_id, or_an_idle_one=last),
         )
     view.say(f"{options.buyers:,} buyers come to {place.name} at {place.url} …")
-    return uvloop.run(run_stampede(shop, make_buyers(options), meter, float(options.seconds), watching))
+    stampede = uvloop.run(run_stampede(shop, make_buyers(options), meter, float(options.seconds), watching))
+    view.conclude(stampede.last)
+    return stampede
 
 
 def command_of(options: Options) -> str:

@@ -130,16 +130,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _whole(maximum: int) -> Callable[[str], int]:
     def read(text: str) -> int:
-        number = int(text)
-        if not 1 <= number <= maximum:
-            raise argparse.ArgumentTypeError(f"must be from 1 to {maximum:,}")
-        return number
+        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= maximum):
+            raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {maximum:,}")
+        return int(text)
 
     return read
 
 
 def _rate(text: str) -> float:
-    rate = float(text)
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = -1.0
     if not 0 <= rate <= 1:
-        raise argparse.ArgumentTypeError("must be from 0 to 1")
+        raise argparse.ArgumentTypeError("must be a number from 0 to 1")
     return rate

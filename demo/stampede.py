@@ -12,7 +12,7 @@ from demo.buyers import Buyer
 from demo.errors import DemoError
 from demo.figures import Figures, Meter
 from demo.journal import Command, Journal
-from demo.visitor import Shop, Visitor, was_sold_out
+from demo.visitor import Shop, Visitor
 from shared.domain import OutcomeCode
 
 PATIENCE_SECONDS = 1.0
@@ -85,13 +85,12 @@ async def run_stampede(
             visitor.hang_up()
         # A connection is closed in the next turn of the event loop.
         await asyncio.sleep(0)
-    watching.show(last)
     return Stampede(journal=journal, is_over=is_over, last=last)
 
 
 async def _visit(visitor: Visitor, buyer: Buyer) -> None:
     commands = [await visitor.book(buyer.user_id, wish) for wish in buyer.wishes]
-    if buyer.is_patient and was_sold_out(commands[-1]):
+    if buyer.is_patient and commands[-1].outcome == OutcomeCode.NOT_ENOUGH_TICKETS:
         await asyncio.sleep(PATIENCE_SECONDS)
         commands.append(await visitor.book(buyer.user_id, 1))
     if buyer.gives_back:

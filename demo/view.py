@@ -32,6 +32,10 @@ class View(Protocol):
         """Show how far the stampede has come; asked often."""
         ...
 
+    def conclude(self, figures: Figures) -> None:
+        """Show how it was in the end."""
+        ...
+
 
 class LiveView:
     """A picture that is drawn anew several times a second."""
@@ -56,6 +60,11 @@ class LiveView:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
         self._live.update(panel(figures), refresh=True)
+
+    def conclude(self, figures: Figures) -> None:
+        """Draw for the last time."""
+        self.show(figures)
+        self.end()
 
     def end(self) -> None:
         """Leave the picture as it is, and give the terminal back."""
@@ -82,15 +91,17 @@ class PlainView:
 
     def show(self, figures: Figures) -> None:
         """A line, if a second has passed since the last one."""
-        if figures.seconds < self._shown_at:
-            # Another stampede has begun.
-            self._shown_at, self._faults_told = -PLAIN_SECONDS, 0
         for fault in figures.faults[self._faults_told :]:
             self.say(f"  {fault}")
         self._faults_told = len(figures.faults)
         if figures.seconds - self._shown_at >= PLAIN_SECONDS:
             self._shown_at = figures.seconds
-            self._console.print(plain_line(figures), soft_wrap=True)
+            self.say(plain_line(figures))
+
+    def conclude(self, figures: Figures) -> None:
+        """The last line."""
+        self._shown_at, self._faults_told = -PLAIN_SECONDS, 0
+        self.say(plain_line(figures))
 
 
 def plain_line(figures: Figures) -> str:
@@ -115,9 +126,9 @@ def plain_line(figures: Figures) -> str:
 @contextmanager
 def open_view() -> Iterator[View]:
     """The view that suits where the output goes."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal or os.environ.get("TERM") == "dumb":
-        yield PlainView(Console(highlight=False, width=PLAIN_WIDTH, force_terminal=False))
+        yield PlainView(Console(highlight=False, markup=False, width=PLAIN_WIDTH, force_terminal=False))
         return
     view = LiveView(console)
     try:

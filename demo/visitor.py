@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from bench.clients import Answer, Client, connect
 from demo.journal import Command, Journal, reason_of, told_of
-from shared.domain import CommandKind, OutcomeCode
+from shared.domain import CommandKind
 
 ATTEMPTS_MAX = 100
 """Of one request; the time limit of the stampede ends it long before, as a rule."""
@@ -116,8 +116,3 @@ class Visitor:
 
     def _now(self) -> float:
         return time.monotonic() - self._began_at
-
-
-def was_sold_out(command: Command) -> bool:
-    """Whether there was not enough left for it."""
-    return command.outcome == OutcomeCode.NOT_ENOUGH_TICKETS

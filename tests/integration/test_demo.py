@@ -51,6 +51,9 @@ class Seen:
     def show(self, figures: Figures) -> None:
         self.figures.append(figures)
 
+    def conclude(self, figures: Figures) -> None:
+        self.figures.append(figures)
+
 
 def at(url: object) -> Options:
     return replace(FEW, url=str(url).rstrip("/"))

@@ -41,7 +41,7 @@ def test_the_worker_that_holds_the_line_is_killed_and_no_other(
     event_id = new_id()
     idle, busy = pretend("a", ""), pretend("b", f"event:{event_id}")
     redis_client.hset(EVENT + event_id, "consumer", "b")
-    product = OwnProduct(url="", workers=2, redis_url=settings.redis_url)
+    product = OwnProduct(url="", redis_url=settings.redis_url)
     assert product.kill_worker(event_id, or_an_idle_one=False) == f"worker {busy.pid} killed (SIGKILL)"
     assert busy.wait(10) == -signal.SIGKILL
     assert idle.poll() is None
@@ -52,7 +52,7 @@ def test_while_nobody_has_the_line_none_is_killed_or_at_last_any_but_that_of_web
 ) -> None:
     event_id = new_id()
     webhooks, idle = pretend("a", "webhooks"), pretend("b", "")
-    product = OwnProduct(url="", workers=1, redis_url=settings.redis_url)
+    product = OwnProduct(url="", redis_url=settings.redis_url)
     assert product.kill_worker(event_id, or_an_idle_one=False) is None
     assert idle.poll() is None
     assert product.kill_worker(event_id, or_an_idle_one=True) == f"worker {idle.pid} killed (SIGKILL)"

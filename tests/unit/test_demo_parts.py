@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -105,13 +106,14 @@ def test_what_does_not_go_together_is_refused_with_a_remedy(arguments: list[str]
         ["--tickets", "1000001"],
         ["--cancel-rate", "1.5"],
         ["--seconds", "1e9"],
+        ["--greedy-rate", "nan"],
     ],
 )
 def test_everything_is_bounded(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         read_options(arguments)
     assert ended.value.code == 2
-    assert arguments[0] in capsys.readouterr().err
+    assert re.search(f"{arguments[0]}: must be a .*number from", capsys.readouterr().err)
 
 
 def test_another_machine_may_be_asked_if_that_is_said() -> None:
@@ -170,10 +172,12 @@ def test_without_a_terminal_there_are_plain_lines() -> None:
     view.say("Starting")
     view.show(figures)
     view.show(figures)
+    view.conclude(figures)
     lines = out.getvalue().splitlines()
     assert lines[0] == "Starting"
     assert lines[1].endswith("with 7 in line")
-    assert len(lines) == 3
+    assert len(lines) == 4
+    assert lines[3] == lines[2]
     for part in (
         "in line 7",
         "tickets left 4",
@@ -187,8 +191,7 @@ def test_without_a_terminal_there_are_plain_lines() -> None:
 def test_in_a_terminal_there_is_a_picture() -> None:
     out = io.StringIO()
     view = LiveView(Console(file=out, width=100, force_terminal=True, highlight=False))
-    view.show(some_figures())
-    view.end()
+    view.conclude(some_figures())
     shown = out.getvalue()
     for part in (
         "everyone comes at once",
