@@ -96,17 +96,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     default = Options()
     whole = {
-        "buyers": (BUYERS_MAX, "who come at once"),
-        "tickets": (TICKETS_MAX, "on sale"),
+        "buyers": (BUYERS_MAX, "how many come at once"),
+        "tickets": (TICKETS_MAX, "how many are on sale"),
         "seconds": (SECONDS_MAX, "the longest that the stampede may take"),
         "seed": (SEED_MAX, "who asks for how much follows from it"),
-        "workers": (WORKERS_MAX, "workers of the Onsale that the demo starts (2)"),
+        "workers": (WORKERS_MAX, "how many the Onsale that the demo starts has (2)"),
     }
     for name, (maximum, meaning) in whole.items():
         value = getattr(default, name)
         meaning += "" if value is None else f" ({value:,})"
         parser.add_argument(f"--{name}", type=_whole(maximum), default=value, metavar="N", help=meaning)
-    rates = {"cancel": "of the buyers give back what they got", "greedy": "ask for more than they may have"}
+    rates = {"cancel": "who give back what they got", "greedy": "who ask for more than they may have"}
     for name, meaning in rates.items():
         value = getattr(default, f"{name}_rate")
         parser.add_argument(
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
             type=_rate,
             default=value,
             metavar="SHARE",
-            help=f"share who {meaning} ({value})",
+            help=f"share of the buyers {meaning} ({value})",
         )
     parser.add_argument(
         "--kill-worker", action="store_true", help="kill the worker (SIGKILL) that has the line in hand"
