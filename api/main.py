@@ -25,7 +25,7 @@ from api.loopback import LoopbackOnly, refuse_to_be_open
 from api.openapi import without_framework_errors, without_security
 from api.problem_handlers import install_problem_handlers
 from api.rate_limit import RateLimiter
-from api.routes import bookings, events, health, jobs, ledger, metrics, webhooks
+from api.routes import bookings, events, health, jobs, ledger, metrics, site, webhooks
 from api.security_headers import with_security_headers
 from api.slots import Slots
 from api.stopping import Draining, on_stop_signal
@@ -101,7 +101,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(AdmissionHeaders)
     app.add_middleware(LoopbackOnly)
-    for module in (events, bookings, ledger, jobs, webhooks, health, metrics):
+    for module in (events, bookings, ledger, jobs, webhooks, health, metrics, site):
         app.include_router(module.router)
     return app
 

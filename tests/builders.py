@@ -174,13 +174,15 @@ def submission(event_id: str, payload: CommandPayload) -> Submission:
     return Submission(job_id=new_id(), event_id=event_id, payload=payload)
 
 
-def submit(settings: Settings, submissions: Sequence[Submission]) -> list[Acceptance]:
+def submit(
+    settings: Settings, submissions: Sequence[Submission], *, line_length_max: int = 1_000
+) -> list[Acceptance]:
     """Accept commands in this order."""
 
     async def use(producer: Producer) -> list[Acceptance]:
         return await asyncio.gather(*(producer.submit(each) for each in submissions))
 
-    return with_producer(settings, use)
+    return with_producer(settings, use, line_length_max=line_length_max)
 
 
 def completion_of(batch: AppliedBatch) -> Completion:

@@ -1,4 +1,4 @@
-"""A real Chromium, one for the whole run, and a clean profile of it for each test.
+"""A real Chromium, one for all tests of this folder, and a clean profile of it for each.
 
 Chromium comes from the machine (Debian: `apt-get install chromium`), not from Playwright's own
 download; without one these tests are skipped.
@@ -9,15 +9,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
+    """Ends with this folder: while it lasts, Playwright's event loop has the thread that runs the tests."""
     executable = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
     if executable is None:
         pytest.skip("no Chromium on this machine")
@@ -31,11 +33,37 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+class Complaints:
+    """What a page must never give cause for: errors, breaches of its policy, requests to other machines."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def listen(self, context: BrowserContext) -> None:
+        context.on("console", self._hear)
+        context.on("weberror", lambda error: self.found.append(str(error.error)))
+        context.on("request", self._look)
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        # The browser notes each refused or failed request itself; that is no fault of the page.
+        if message.type == "error" and not message.text.startswith("Failed to load resource"):
+            self.found.append(message.text)
+
+    def _look(self, request: Request) -> None:
+        url = urlsplit(request.url)
+        host = url.hostname or ""
+        if url.scheme != "data" and host != "127.0.0.1" and not host.endswith(".localhost"):
+            self.found.append(request.url)
+
+
 @pytest.fixture
 def browser_context(chromium: Browser) -> Iterator[BrowserContext]:
-    context = chromium.new_context()
+    context = chromium.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB")
+    complaints = Complaints()
+    complaints.listen(context)
     yield context
     context.close()
+    assert complaints.found == []
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -19,7 +18,6 @@ from rq import Queue, SimpleWorker, Worker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from local.servers import free_port
 from shared.clock import SystemClock
 from shared.database.engine import Database
 from shared.line.consumer import Consumer
@@ -37,6 +35,7 @@ from tests.builders import (
     wait_until,
 )
 from tests.conftest import StartWebhooks, StartWorker
+from tests.dashboards import serving_dashboard
 from tests.receivers import running_receiver
 from tests.webhooks import register, sell
 from worker.batch import apply_to_database
@@ -66,29 +65,6 @@ def dashboard(settings: Settings, environment: dict[str, str]) -> Iterator[Dashb
     """The dashboard as `make up` starts it."""
     with serving_dashboard(environment) as client:
         yield client.get
-
-
-@contextmanager
-def serving_dashboard(environment: dict[str, str], **more: str) -> Iterator[httpx.Client]:
-    port = free_port()
-    own = {**environment, "RQ_DASHBOARD_REDIS_URL": environment["REDIS_URL"], **more}
-    command = [sys.executable, "deploy/dashboard.py", "--port", str(port)]
-    process = subprocess.Popen(command, env=own, cwd=environment["PYTHONPATH"])
-    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, follow_redirects=True)
-
-    def answers() -> bool:
-        try:
-            return client.get("/healthz").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    try:
-        wait_until(answers)
-        yield client
-    finally:
-        client.close()
-        process.terminate()
-        process.wait()
 
 
 def test_with_a_password_the_dashboard_asks_for_a_login(
