@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test check format mutations bench bench-quick storm test-compose audit lock clean
+.PHONY: up demo test check format mutations bench bench-quick storm test-compose audit lock clean
 
 up: $(VENV)/.local
 	@exec $(BIN)/python -m local
+
+demo: $(VENV)/.demo
+	@exec $(BIN)/python -m demo $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
@@ -61,6 +64,10 @@ $(VENV)/.local: requirements.txt requirements/dashboard.txt requirements/local.t
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/local.txt
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt $(VENV)/.local
+$(VENV)/.demo: requirements/demo.txt $(VENV)/.local
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/demo.txt
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
 	@touch $@

@@ -9,13 +9,19 @@ import os
 import sys
 
 from local.errors import BadSetting, LocalError
+from local.open_files import allow_open_files
 from local.settings import read_settings
 from local.supervisor import Supervisor
 from local.terminal import complain
+from shared.limits import CONNECTIONS_MAX
+
+OPEN_FILES = CONNECTIONS_MAX + 1_000
+"""The API's connections and what else it has open; each child gets this limit."""
 
 
 def main() -> int:
     """Run everything on this machine; gives the exit code."""
+    allow_open_files(OPEN_FILES)
     try:
         Supervisor(read_settings(os.environ), os.environ).run()
     except BadSetting as error:

@@ -44,7 +44,7 @@ def files_calling(name: str) -> set[str]:
 )
 def test_a_part_knows_only_the_parts_below_it(part: str, others: set[str]) -> None:
     for path in sorted((ROOT / part).rglob("*.py")):
-        assert not top_level(path) & (others | {"local", "tests", "bench"}), path
+        assert not top_level(path) & (others | {"local", "tests", "bench", "demo"}), path
 
 
 def test_the_rules_import_the_standard_library_alone() -> None:
