@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from api.box_office import BoxOffices
 from api.event_lookup import EventLookup
 from api.event_owners import EventOwners
 from api.gate import Gate
@@ -32,6 +33,7 @@ class ApiContext:
     producer: Producer
     replies: Replies
     progress: ProgressReader
+    box_offices: BoxOffices
     ledger: LedgerLookup
     events: EventLookup
     owners: EventOwners
@@ -40,6 +42,11 @@ class ApiContext:
     streams: Slots
     line_status: LineStatus
     draining: Draining
+
+    def let_go(self) -> None:
+        """Keep nobody waiting or watching, now and from now on."""
+        self.replies.let_go()
+        self.box_offices.let_go()
 
 
 async def _context(request: Request) -> ApiContext:

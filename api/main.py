@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from api.admission_headers import AdmissionHeaders
 from api.authentication import Authenticator
 from api.body_limit import BodyLimit
+from api.box_office import BoxOffices
 from api.context import ApiContext
 from api.customer_tokens import CustomerTokens
 from api.event_lookup import EventLookup
@@ -24,7 +25,7 @@ from api.loopback import LoopbackOnly, refuse_to_be_open
 from api.openapi import without_framework_errors, without_security
 from api.problem_handlers import install_problem_handlers
 from api.rate_limit import RateLimiter
-from api.routes import bookings, events, health, jobs, ledger, metrics, webhooks
+from api.routes import bookings, box_office, events, health, jobs, ledger, metrics, webhooks
 from api.security_headers import with_security_headers
 from api.slots import Slots
 from api.stopping import Draining, on_stop_signal
@@ -37,6 +38,7 @@ from shared.line.connections import connect, connect_async, connect_subscriber
 from shared.line.producer import Producer
 from shared.line.progress import ProgressReader
 from shared.line.replies import Replies
+from shared.line.standing import StandingReader
 from shared.line.status import LineStatus
 from shared.line.tallies import Tallies
 from shared.log import configure_logging
@@ -78,7 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async with _running_context(loaded) as context:
             app.state.context = context
             calm_collector()
-            with on_stop_signal(context.replies.let_go, context.draining, loaded.drain_seconds):
+            with on_stop_signal(context.let_go, context.draining, loaded.drain_seconds):
                 yield
 
     app = Application(
@@ -98,7 +100,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(AdmissionHeaders)
     app.add_middleware(LoopbackOnly)
-    for module in (events, bookings, ledger, jobs, webhooks, health, metrics):
+    for module in (events, bookings, ledger, box_office, jobs, webhooks, health, metrics):
         app.include_router(module.router)
     return app
 
@@ -116,6 +118,7 @@ async def _running_context(settings: Settings) -> AsyncIterator[ApiContext]:
     producer = Producer(client, enqueuer, clock, settings)
     replies = Replies(subscriber, producer, process_id=new_id())
     progress = ProgressReader(client, seconds=settings.stream_position_seconds)
+    box_offices = BoxOffices(StandingReader(client), database, clock, settings)
     events = EventLookup(database, producer)
     keys = KeyRing(database, clock, trust_seconds=settings.keys_trust_seconds)
     authenticator = Authenticator(keys, CustomerTokens(settings), clock, settings)
@@ -131,6 +134,7 @@ async def _running_context(settings: Settings) -> AsyncIterator[ApiContext]:
             producer=producer,
             replies=replies,
             progress=progress,
+            box_offices=box_offices,
             ledger=LedgerLookup(database),
             events=events,
             owners=EventOwners(events),
@@ -144,6 +148,7 @@ async def _running_context(settings: Settings) -> AsyncIterator[ApiContext]:
         await authenticator.stop()
         await limiter.stop()
         await progress.stop()
+        await box_offices.stop()
         await replies.stop()
         for each in (client, enqueuer, subscriber):
             await each.aclose()
