@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test check format mutations bench bench-quick storm test-compose audit clean
+.PHONY: up test check format mutations bench bench-quick storm test-compose audit lock clean
 
 up: $(VENV)/.local
 	@exec $(BIN)/python -m local
@@ -38,6 +38,15 @@ audit: $(VENV)/bin/python
 	$(BIN)/python -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
 	$(VENV)/audit/bin/pip-audit --no-deps --disable-pip --requirement requirements.txt
+
+# The images install these and nothing else: the same pins, with the hash of every file of each.
+lock: $(VENV)/bin/python
+	$(BIN)/python -m venv $(VENV)/lock
+	$(VENV)/lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	for name in requirements requirements/dashboard; do \
+	    $(VENV)/lock/bin/uv pip compile --quiet --upgrade --no-deps --generate-hashes --no-annotate --no-header \
+	        --python-version 3.13 --output-file requirements/$$(basename $$name)-hashed.txt $$name.txt || exit 1; \
+	done
 
 storm: $(VENV)/.dev
 	$(BIN)/python -m tests.storm $(ARGS)

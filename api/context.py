@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
+from opentelemetry.trace import Tracer
 
 from api.box_office import BoxOffices
 from api.event_lookup import EventLookup
@@ -42,6 +43,7 @@ class ApiContext:
     streams: Slots
     line_status: LineStatus
     draining: Draining
+    tracer: Tracer | None
 
     def let_go(self) -> None:
         """Keep nobody waiting or watching, now and from now on."""

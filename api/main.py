@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
+from opentelemetry.trace import Tracer
 from starlette.types import Receive, Scope, Send
 
 from api.admission_headers import AdmissionHeaders
@@ -25,7 +26,7 @@ from api.loopback import LoopbackOnly, refuse_to_be_open
 from api.openapi import without_framework_errors, without_security
 from api.problem_handlers import install_problem_handlers
 from api.rate_limit import RateLimiter
-from api.routes import bookings, box_office, events, health, jobs, ledger, metrics, webhooks
+from api.routes import bookings, box_office, events, health, jobs, ledger, metrics, site, webhooks
 from api.security_headers import with_security_headers
 from api.slots import Slots
 from api.stopping import Draining, on_stop_signal
@@ -42,7 +43,8 @@ from shared.line.standing import StandingReader
 from shared.line.status import LineStatus
 from shared.line.tallies import Tallies
 from shared.log import configure_logging
-from shared.settings import Authentication, Settings, load_settings
+from shared.settings import Authentication, Settings, SpanSettings, load_settings
+from shared.tracing import tracing
 
 
 class Application(FastAPI):
@@ -77,11 +79,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         loaded = settings or load_settings()
         configure_logging(loaded.log_format, loaded.log_level)
         refuse_to_be_open(loaded)
-        async with _running_context(loaded) as context:
-            app.state.context = context
-            calm_collector()
-            with on_stop_signal(context.let_go, context.draining, loaded.drain_seconds):
-                yield
+        with tracing("onsale-api", SpanSettings()) as tracer:
+            async with _running_context(loaded, tracer) as context:
+                app.state.context = context
+                calm_collector()
+                with on_stop_signal(context.let_go, context.draining, loaded.drain_seconds):
+                    yield
 
     app = Application(
         title="Onsale",
@@ -100,13 +103,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(AdmissionHeaders)
     app.add_middleware(LoopbackOnly)
-    for module in (events, bookings, ledger, box_office, jobs, webhooks, health, metrics):
+    for module in (events, bookings, ledger, box_office, jobs, webhooks, health, metrics, site):
         app.include_router(module.router)
     return app
 
 
 @asynccontextmanager
-async def _running_context(settings: Settings) -> AsyncIterator[ApiContext]:
+async def _running_context(settings: Settings, tracer: Tracer | None) -> AsyncIterator[ApiContext]:
     clock = SystemClock()
     scraper = connect(settings)
     client, enqueuer, subscriber = (
@@ -143,6 +146,7 @@ async def _running_context(settings: Settings) -> AsyncIterator[ApiContext]:
             streams=Slots(settings.streams_max, too_many="As many streams are open at this process as may."),
             line_status=LineStatus(scraper, clock),
             draining=Draining(),
+            tracer=tracer,
         )
     finally:
         await authenticator.stop()

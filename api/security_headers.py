@@ -28,15 +28,22 @@ def with_security_headers(scope: Scope, send: Send) -> Send:
     def send_with_headers(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             headers = message["headers"]
-            message["headers"] = [*headers, *(_IF_KEPT if _may_be_kept(headers) else _IF_NOT_KEPT)]
+            message["headers"] = [*headers, *_missing(headers)]
         return send(message)
 
     return send_with_headers
 
 
-def _may_be_kept(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+def _missing(headers: list[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, bytes]]:
+    """A page that has a policy of its own also says how long it may be kept."""
+    if not _has(headers, b"cache-control"):
+        return _IF_NOT_KEPT
+    return _ALWAYS if _has(headers, b"content-security-policy") else _IF_KEPT
+
+
+def _has(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bool:
     for name, _ in headers:
-        if name == b"cache-control":
+        if name == wanted:
             return True
     return False
 

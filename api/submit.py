@@ -33,6 +33,7 @@ from api.problems import (
     unsupported_media_type,
 )
 from api.schemas import BookingRequest
+from api.spans import submit_span
 from api.wait import wait_for_result
 from shared.domain import CommandKind
 from shared.errors import EventNotFound, TemporarilyUnavailable
@@ -157,6 +158,13 @@ async def find_event(context: ApiContext, event_id: str) -> EventRecord:
 
 
 async def _accept(context: ApiContext, submission: Submission) -> JobDocument:
+    if context.tracer is None:
+        return await _enqueue(context, submission)
+    with submit_span(context.tracer, submission) as traced:
+        return await _enqueue(context, traced)
+
+
+async def _enqueue(context: ApiContext, submission: Submission) -> JobDocument:
     try:
         acceptance = await context.producer.submit(submission)
     except EventNotFound:

@@ -23,8 +23,11 @@ PASSWORD_BYTES = 24
 READABLE = 0o444
 """By the user of the one container that mounts the folder, whoever that is."""
 
-# The dashboard sees and requeues what is RQ's. Nobody is left without a password.
-REDIS_USERS = """user default off
+# The dashboard sees and requeues what is RQ's. Nobody is let in without a password. Nobody can log in as
+# the default user either, but it may do all: Redis and Valkey from before 2026 read their append-only file as
+# that user, and leave out what it may not do, without an error (github.com/redis/redis/issues/14541). That
+# would be every waiting command.
+REDIS_USERS = """user default off resetpass ~* &* +@all
 user onsale on #{onsale} ~* &* +@all -@admin +config|get
 user dashboard on #{dashboard} ~rq:* &* +@all -@admin -@dangerous +info +keys
 """

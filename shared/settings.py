@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import quote, urlsplit
 
 from pydantic import (
@@ -249,6 +249,31 @@ class Settings(BaseSettings):
         return self
 
 
+class SpanSettings(BaseSettings):
+    """The variables of OpenTelemetry that decide whether there are spans; its SDK reads all of them itself.
+
+    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    """
+
+    model_config = SettingsConfigDict(env_prefix="OTEL_", env_ignore_empty=True, frozen=True)
+
+    sdk_disabled: bool = False
+    service_name: str | None = None
+    traces_exporter: Literal["otlp", "none"] | None = None
+    exporter_otlp_endpoint: str | None = None
+    exporter_otlp_traces_endpoint: str | None = None
+    exporter_otlp_protocol: Literal["http/protobuf"] | None = None
+    exporter_otlp_traces_protocol: Literal["http/protobuf"] | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a collector is named, or the usual one asked for."""
+        if self.sdk_disabled or self.traces_exporter == "none":
+            return False
+        named = self.exporter_otlp_endpoint or self.exporter_otlp_traces_endpoint
+        return self.traces_exporter == "otlp" or named is not None
+
+
 @lru_cache(maxsize=1)
 def load_settings() -> Settings:
     """Read the environment once.
@@ -267,6 +292,9 @@ def explain_settings_error(error: ValidationError) -> str:
             lines.append(problem["msg"].removeprefix("Value error, "))
             continue
         field = str(problem["loc"][0])
-        variable = field.upper() if field in ("database_url", "redis_url") else f"ONSALE_{field.upper()}"
-        lines.append(f"{variable.upper()}: {problem['msg']}")
+        prefix = "" if field in ("database_url", "redis_url") else _PREFIXES[error.title]
+        lines.append(f"{prefix}{field.upper()}: {problem['msg']}")
     return "\n".join(lines)
+
+
+_PREFIXES = {Settings.__name__: "ONSALE_", SpanSettings.__name__: "OTEL_"}

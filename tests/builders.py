@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import httpx
 import redis
+from opentelemetry.trace import Tracer
 from sqlalchemy import create_engine, text
 
 from local.servers import PostgresServer
@@ -63,7 +64,9 @@ def in_new_database(postgres: PostgresServer, name: str) -> str:
     return postgres.url.rpartition("/")[0] + f"/{name}"
 
 
-def build_worker(settings: Settings, database: Database, *, name: str) -> Worker:
+def build_worker(
+    settings: Settings, database: Database, *, name: str, tracer: Tracer | None = None
+) -> Worker:
     clock = SystemClock()
     client = connect(settings)
     return Worker(
@@ -76,6 +79,7 @@ def build_worker(settings: Settings, database: Database, *, name: str) -> Worker
         Presence(client, clock, worker_name=name, ttl_seconds=settings.worker_ttl_seconds),
         clock,
         settings,
+        tracer,
     )
 
 

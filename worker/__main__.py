@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
+from opentelemetry.trace import Tracer
 from pydantic import ValidationError
 
 from shared.clock import SystemClock
@@ -35,7 +36,8 @@ from shared.line.presence import (
 from shared.line.status import LineStatus, leave_verify_result
 from shared.log import configure_logging, log_event
 from shared.metrics import exposition
-from shared.settings import Settings, explain_settings_error, load_settings
+from shared.settings import Settings, SpanSettings, explain_settings_error, load_settings
+from shared.tracing import tracing
 from worker.consume import Worker
 from worker.endpoint import endpoint
 from worker.operations import archive, bring_schema_to, reconcile, verify_archive
@@ -55,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.command == "verify" and parsed.archive is not None:
         return verify_archive(parsed.archive)
     try:
-        settings = load_settings()
+        settings, spans = load_settings(), SpanSettings()
     except ValidationError as error:
         print(explain_settings_error(error), file=sys.stderr)
         return 2
@@ -75,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tell(settings)
             return 0
         case _:
-            return consume(settings)
+            with tracing("onsale-worker", spans) as tracer:
+                return consume(settings, tracer)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -147,7 +150,7 @@ def _show_progress(counts: Counts) -> None:
         print(f"\r{line}", end="", file=sys.stderr, flush=True)
 
 
-def consume(settings: Settings) -> int:
+def consume(settings: Settings, tracer: Tracer | None = None) -> int:
     """Work until SIGTERM or SIGINT, then finish the batch, give the event back and leave."""
     sys.setswitchinterval(THREAD_SWITCH_SECONDS)
     name = worker_name_of_this_host()
@@ -164,8 +167,8 @@ def consume(settings: Settings) -> int:
         Presence(client, clock, worker_name=name, ttl_seconds=settings.worker_ttl_seconds),
         clock,
         settings,
+        tracer,
     )
-
     calm_collector()
     on_stop_signal(worker.stop)
     with ExitStack() as stack:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from opentelemetry.trace import Tracer
+
 from shared import limits
 from shared.clock import Clock
 from shared.database.engine import Database
@@ -20,6 +22,7 @@ from shared.log import log_event
 from shared.settings import Settings
 from worker.batch import AppliedBatch, apply_to_database
 from worker.phases import Phase, Phases
+from worker.spans import tell_spans
 from worker.watch import count_claim, count_given_up, tell_batch
 
 logger = logging.getLogger(__name__)
@@ -70,6 +73,7 @@ class Worker:
         presence: Presence,
         clock: Clock,
         settings: Settings,
+        tracer: Tracer | None = None,
     ) -> None:
         self._database = database
         self._consumer = consumer
@@ -77,6 +81,7 @@ class Worker:
         self._presence = presence
         self._clock = clock
         self._settings = settings
+        self._tracer = tracer
         self._completer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="completer")
         self._stopping = threading.Event()
         self._tally = _Tally()
@@ -240,12 +245,17 @@ class Worker:
         batch = apply_to_database(self._database, self._clock, claim.event_id, commands, claim.token)
         tell_batch(self._clock, claim.event_id, claim.token, commands, batch)
         self._count(batch, self._clock.monotonic_seconds() - started_seconds)
+        ended_at = self._clock.now()
+        if self._tracer is not None:
+            tell_spans(
+                self._tracer, claim.event_id, commands, batch, started_at=started_at, ended_at=ended_at
+            )
         return Completion(
             results=batch.results,
             view=batch.view,
             applied_position=batch.applied_position,
             started_at=started_at,
-            ended_at=self._clock.now(),
+            ended_at=ended_at,
         )
 
     def _count(self, batch: AppliedBatch, seconds: float) -> None:

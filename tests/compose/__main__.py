@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -149,12 +150,51 @@ def sell_out(client: httpx.Client) -> None:
         raise Failed(f"fifteen people wanted ten tickets, and were answered {dict(answers)}")
 
 
+def await_key(client: httpx.Client) -> None:
+    """Wait until the API knows the key, which was made behind its back.
+
+    Raises:
+        Failed: it does not in time.
+    """
+    for _ in range(RETRIES_MAX):
+        if client.get("/events").status_code == httpx.codes.OK:
+            return
+        time.sleep(RETRY_SECONDS)
+    raise Failed("the API does not know the new key")
+
+
 def make_event(client: httpx.Client, tickets: int) -> str:
     """An event on sale."""
     answer = client.post("/events", json={"name": "Test Event", "total_tickets": tickets})
     if answer.status_code != httpx.codes.CREATED:
         raise Failed(f"POST /events was answered {answer.status_code}: {answer.text}")
     return str(answer.json()["id"])
+
+
+def read(client: httpx.Client, path: str) -> dict[str, Any]:
+    """What the API says at a path, asked again while it is away or says that it was asked too often.
+
+    Raises:
+        Failed: it gives no answer that can be taken, or says something else.
+    """
+    said = "nothing"
+    for _ in range(RETRIES_MAX):
+        try:
+            answer = client.get(path)
+        except httpx.TransportError as error:
+            said = repr(error)
+        else:
+            if answer.status_code == httpx.codes.OK:
+                document: dict[str, Any] = answer.json()
+                return document
+            said = f"{answer.status_code}: {answer.text}"
+            if answer.status_code not in (
+                httpx.codes.TOO_MANY_REQUESTS,
+                httpx.codes.SERVICE_UNAVAILABLE,
+            ):
+                break
+        time.sleep(RETRY_SECONDS)
+    raise Failed(f"{path} was answered {said}")
 
 
 def check_jobs(client: httpx.Client, jobs: list[str]) -> None:
@@ -167,10 +207,10 @@ def check_jobs(client: httpx.Client, jobs: list[str]) -> None:
         raise Failed("two bookings have the same job")
     deadline = time.monotonic() + READY_SECONDS_MAX
     for job_id in jobs:
-        job = client.get(f"/jobs/{job_id}").json()
+        job = read(client, f"/jobs/{job_id}")
         while not job["done"] and time.monotonic() < deadline:
             time.sleep(RETRY_SECONDS)
-            job = client.get(f"/jobs/{job_id}").json()
+            job = read(client, f"/jobs/{job_id}")
         if job["status"] != "succeeded":
             raise Failed(f"job {job_id} is {job['status']}: {job['error']}")
 
@@ -212,8 +252,7 @@ def run() -> None:
     token = compose("run", "--rm", "keys", "create", "--role", "organiser", "--account", "acme").split()[-1]
     headers = {"Authorization": f"Bearer {token}"}
     with httpx.Client(base_url=BASE_URL, headers=headers, timeout=REQUEST_SECONDS_MAX) as client:
-        while client.get("/events").status_code != httpx.codes.OK:
-            time.sleep(RETRY_SECONDS)
+        await_key(client)
         say("the README's script …")
         sell_out(client)
         events = [make_event(client, TICKETS) for _ in range(EVENTS)]
@@ -232,7 +271,7 @@ def run() -> None:
             f"{len(jobs)} bookings were accepted, {load.sent_again} times one was sent again; checking each …"
         )
         check_jobs(client, jobs)
-        left = sum(client.get(f"/events/{event}").json()["available_tickets"] for event in events)
+        left = sum(read(client, f"/events/{event}")["available_tickets"] for event in events)
         if left != EVENTS * TICKETS - len(jobs):
             raise Failed(f"{left} tickets are left after {len(jobs)} of {EVENTS * TICKETS} were sold")
         verify()
@@ -240,7 +279,7 @@ def run() -> None:
         compose("down")
         compose("up", "--detach")
         await_ready()
-        again = sum(client.get(f"/events/{event}").json()["available_tickets"] for event in events)
+        again = sum(read(client, f"/events/{event}")["available_tickets"] for event in events)
         if again != left:
             raise Failed(f"{again} tickets are left after a restart, {left} before it")
         verify()
