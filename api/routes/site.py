@@ -11,6 +11,7 @@ from fastapi import APIRouter, HTTPException, Response
 
 from api.conditional import IfNoneMatch, is_known
 from api.context import ApiContext, Context
+from shared import limits
 
 router = APIRouter(include_in_schema=False)
 
@@ -73,7 +74,10 @@ async def asset(name: str, if_none_match: IfNoneMatch) -> Response:
 
 
 def _page(name: str, context: ApiContext, if_none_match: str | None) -> Response:
-    body = _PAGES[name].substitute(auth=context.settings.auth.value).encode()
+    page = _PAGES[name]
+    body = page.substitute(
+        auth=context.settings.auth.value, tickets_max=limits.TICKETS_PER_BOOKING_MAX
+    ).encode()
     return _answer(_Asset(body=body, media_type="text/html", etag=_etag(body)), if_none_match)
 
 

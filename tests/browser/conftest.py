@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -31,11 +32,36 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+class Complaints:
+    """What a page must never give cause for: errors, breaches of its policy, requests to other machines."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def listen(self, context: BrowserContext) -> None:
+        context.on("console", self._hear)
+        context.on("weberror", lambda error: self.found.append(str(error.error)))
+        context.on("request", self._look)
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        # The browser notes each refused or failed request itself; that is no fault of the page.
+        if message.type == "error" and not message.text.startswith("Failed to load resource"):
+            self.found.append(message.text)
+
+    def _look(self, request: Request) -> None:
+        url = urlsplit(request.url)
+        if url.scheme != "data" and url.hostname != "127.0.0.1":
+            self.found.append(request.url)
+
+
 @pytest.fixture
 def browser_context(chromium: Browser) -> Iterator[BrowserContext]:
-    context = chromium.new_context()
+    context = chromium.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB")
+    complaints = Complaints()
+    complaints.listen(context)
     yield context
     context.close()
+    assert complaints.found == []
 
 
 @pytest.fixture

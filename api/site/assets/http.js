@@ -7,19 +7,19 @@ const STREAM_SILENCE_MS_MAX = 45_000;
 
 /** The API said no; `document` is its problem (RFC 9457). */
 export class Problem extends Error {
-  constructor(status, document, retryAfterSeconds) {
+  constructor(status, document) {
     super(document.detail || document.title || `status ${status}`);
     this.status = status;
     this.document = document;
-    this.retryAfterSeconds = retryAfterSeconds;
   }
 }
 
-/** The API gave no answer, or one that says that it can't be used now. It may be asked again. */
+/** The API gave no answer, or says to come again later; then `document` is its problem. */
 export class Away extends Error {
-  constructor(reason, retryAfterSeconds = null) {
+  constructor(reason, retryAfterSeconds = null, document = null) {
     super(reason);
     this.retryAfterSeconds = retryAfterSeconds;
+    this.document = document;
   }
 }
 
@@ -82,12 +82,13 @@ export class Api {
   /**
    * Server-Sent Events for as long as they are wanted. Calls `onEvent({ event, id, data })` for each, and `onLost(error)`
    * when the stream is lost; it then comes back by itself with `Last-Event-ID`. `onEvent` gives true to end it.
-   * Throws Problem if the API refuses the stream for good.
+   * Throws Problem if the API refuses the stream for good, and Away where `comesBack(error)` is false.
    */
-  async follow(path, { onEvent, onLost = () => {}, onOpen = () => {}, signal }) {
+  async follow(path, { onEvent, onLost = () => {}, onOpen = () => {}, comesBack = () => true, signal }) {
     let lastEventId = null;
     let attempt = 0;
     while (!signal?.aborted) {
+      let wait = null;
       try {
         for await (const told of this.#events(path, lastEventId, signal, onOpen)) {
           attempt = 0;
@@ -96,13 +97,11 @@ export class Api {
         }
       } catch (error) {
         if (signal?.aborted) return;
-        if (!(error instanceof Away)) throw error;
+        if (!(error instanceof Away) || !comesBack(error)) throw error;
         onLost(error);
-        await pause(pauseMs(attempt, error.retryAfterSeconds), signal);
-        attempt += 1;
-        continue;
+        wait = error.retryAfterSeconds;
       }
-      await pause(pauseMs(attempt), signal);
+      await pause(pauseMs(attempt, wait), signal);
       attempt += 1;
     }
   }
@@ -153,11 +152,10 @@ async function refusal(response) {
   const document = await response.json().catch(() => ({}));
   const wait = Number(response.headers.get("Retry-After"));
   const retryAfterSeconds = Number.isFinite(wait) && wait > 0 ? wait : null;
-  const isPassing = response.status === 503 || response.status >= 500 || (response.status === 429 && document.type !== "line-full");
-  if (!isPassing) return new Problem(response.status, document, retryAfterSeconds);
-  const away = new Away(document.detail || `status ${response.status}`, retryAfterSeconds);
-  away.document = document;
-  return away;
+  if (response.status === 429 || response.status >= 500) {
+    return new Away(document.detail || `status ${response.status}`, retryAfterSeconds, document);
+  }
+  return new Problem(response.status, document);
 }
 
 /** One event of a stream, or null if it is a comment. */
