@@ -98,6 +98,9 @@ export function connectActions({ api, eventId, current, say }) {
     button.addEventListener("click", () => element("add-dialog").showModal());
   }
   onSubmit(element("add-dialog"), () => submitEvent(api));
+  for (const id of ["total", ...Object.values(EVENT_FIELDS)]) {
+    element(id).addEventListener("input", () => refuse(element(id), element(`${id}-error`), ""));
+  }
 }
 
 function openTotal(snapshot) {
@@ -139,10 +142,20 @@ function numberOrText(text) {
   return Number.isNaN(number) ? text : number;
 }
 
-/** The API says what is wrong with which field; it knows best. */
+/** What is plainly wrong with the form, by field; the rest the API knows best. */
+function wrongFields({ name, total_tickets: total, max_tickets_per_user: limit }) {
+  return [
+    ...(name ? [] : [{ field: "name", message: "Say what it is called." }]),
+    ...(total >= 1 ? [] : [{ field: "total_tickets", message: "Write a whole number, 1 at least." }]),
+    ...(limit === undefined || limit >= 1 ? [] : [{ field: "max_tickets_per_user", message: "Write a whole number, 1 at least." }]),
+  ];
+}
+
 async function submitEvent(api) {
   for (const id of Object.values(EVENT_FIELDS)) refuse(element(id), element(`${id}-error`), "");
   element("add-error").textContent = "";
+  const wrong = wrongFields(newEvent());
+  if (wrong.length) return showWrong(wrong);
   const button = element("add-dialog").querySelector("form .button");
   button.disabled = true;
   try {
@@ -150,8 +163,7 @@ async function submitEvent(api) {
     location.assign(`/box-office/${body.id}`);
     return true;
   } catch (error) {
-    showRefusal(error);
-    return false;
+    return showRefusal(error);
   } finally {
     button.disabled = false;
   }
@@ -159,8 +171,14 @@ async function submitEvent(api) {
 
 function showRefusal(error) {
   const wrong = (error.document?.errors ?? []).filter(({ field }) => field in EVENT_FIELDS);
-  for (const { field, message } of wrong) refuse(element(EVENT_FIELDS[field]), element(`${EVENT_FIELDS[field]}-error`), message);
-  if (wrong.length) element(EVENT_FIELDS[wrong[0].field]).focus();
-  else if (error instanceof Problem) element("add-error").textContent = error.message;
+  if (wrong.length) return showWrong(wrong);
+  if (error instanceof Problem) element("add-error").textContent = error.message;
   else element("add-error").textContent = "Onsale did not answer, so the event may have been added or not. Look at the list of events before you try again.";
+  return false;
+}
+
+function showWrong(wrong) {
+  for (const { field, message } of wrong) refuse(element(EVENT_FIELDS[field]), element(`${EVENT_FIELDS[field]}-error`), message);
+  element(EVENT_FIELDS[wrong[0].field]).focus();
+  return false;
 }

@@ -177,7 +177,7 @@ export class BoxOfficeView {
   #showLatency(latency) {
     if (latency) putTime("p99", latency.p99_seconds);
     else put("p99", "–");
-    put("p50", latency ? `99 %; half in ${timeText(latency.p50_seconds)}` : "nothing decided lately");
+    put("p50", latency ? `for 99 %, half in ${timeText(latency.p50_seconds)}` : "nothing decided lately");
   }
 
   #showRefusals(snapshot) {

@@ -105,7 +105,7 @@ export class TimeChart {
     const last = this.#points.at(-1);
     if (!width || !last) return;
     const span = Math.min(Math.max(last.time - this.#points[0].time, SPAN_MS_MIN), SPAN_MS_MAX);
-    const top = roundUp(Math.max(this.least, ...this.#points.flatMap((point) => Object.values(point.values))));
+    const top = roundUp(Math.max(this.least, ...this.#points.flatMap(({ values }) => this.series.map(({ key }) => values[key]))));
     const right = width - MARGIN.right;
     const bottom = HEIGHT - MARGIN.bottom;
     this.x = (time) => right - ((last.time - time) / span) * (right - MARGIN.left);
