@@ -6,27 +6,34 @@
 from __future__ import annotations
 
 import os
-from itertools import product
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from playwright.sync_api import Page, ViewportSize
 
-SIZES: dict[str, ViewportSize] = {
-    "desktop": {"width": 1280, "height": 800},
-    "phone": {"width": 390, "height": 844},
-}
-SCHEMES = ("light", "dark")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Camera:
+    name: str
+    viewport: ViewportSize
+    scheme: Literal["light", "dark"]
+
+
+CAMERAS = (
+    _Camera(name="phone", viewport={"width": 390, "height": 844}, scheme="dark"),
+    _Camera(name="desktop", viewport={"width": 1280, "height": 800}, scheme="light"),
+)
 
 
 def take(page: Page, name: str) -> None:
-    """The page as it is now, on a desktop and on a phone, light and dark."""
+    """The page as it is now: on a phone in the dark, on a desktop in the light."""
     folder = os.environ.get("ONSALE_PICTURES")
     if not folder:
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
-    for (size, viewport), scheme in product(SIZES.items(), SCHEMES):
-        page.set_viewport_size(viewport)
-        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-        page.screenshot(path=Path(folder) / f"{name}-{size}-{scheme}.png", animations="disabled")
-    page.set_viewport_size(SIZES["desktop"])
+    for camera in CAMERAS:
+        page.set_viewport_size(camera.viewport)
+        page.emulate_media(color_scheme=camera.scheme, reduced_motion="reduce")
+        page.screenshot(path=Path(folder) / f"{name}-{camera.name}.png", animations="disabled")
     page.emulate_media(color_scheme="light", reduced_motion="no-preference")

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import httpx
+import jwt
 import pytest
 import redis
-from playwright.sync_api import BrowserContext, Page, Route, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
+from pydantic import SecretStr
 
+from shared.api_keys import Role
 from shared.clock import format_time
 from shared.database.engine import Database
+from shared.database.roles import API
+from shared.settings import Authentication, Settings
 from tests.browser.accessible import barriers
 from tests.browser.pictures import take
-from tests.builders import outcomes_in_ledger, queue_length, violations
+from tests.builders import make_key, outcomes_in_ledger, queue_length, violations, wait_until
 from tests.conftest import StartWorker
+from tests.serving import serving
+
+PAGES = int(os.environ.get("ONSALE_PAGES", "12"))
+"""How many pages stand in one line. Two hundred take more than a minute and four gigabytes."""
 
 NAME = "Nils Frahm: Summer Night at the Docks"
 
@@ -316,3 +327,174 @@ def test_the_keyboard_is_enough(
     page.keyboard.press("Enter")
     heading(page, "Your booking is cancelled")
     expect(page.get_by_role("heading", name="Your booking is cancelled")).to_be_focused()
+
+
+def test_many_pages_stand_in_one_line(
+    api: httpx.Client, browser_context: BrowserContext, database: Database, start_worker: StartWorker
+) -> None:
+    tickets = PAGES - 3
+    event_id = put_on_sale(api, total_tickets=tickets)
+    pages = []
+    for number in range(PAGES):
+        # A host of its own is a buyer of its own: what a page keeps is kept by origin.
+        page = browser_context.new_page()
+        page.goto(f"http://buyer-{number}.localhost:{api.base_url.port}/sale/{event_id}")
+        page.get_by_label("Your e-mail address or name").fill(f"buyer-{number}")
+        page.get_by_role("button", name="Get my tickets").click()
+        expect(page.locator("#position")).to_have_text(f"#{number + 1}")
+        pages.append(page)
+    start_worker()
+    for page in pages[:tickets]:
+        page.bring_to_front()
+        heading(page, "You have 1 ticket")
+    for page in pages[tickets:]:
+        page.bring_to_front()
+        heading(page, "Sold out")
+    assert booked(database, event_id) == ["booked"] * tickets + ["not-enough-tickets"] * 3
+    assert violations(database) == []
+
+
+def test_another_tab_shows_the_same_purchase(
+    api: httpx.Client, browser_context: BrowserContext, redis_client: redis.Redis, start_worker: StartWorker
+) -> None:
+    event_id = put_on_sale(api)
+    first, second = browser_context.new_page(), browser_context.new_page()
+    open_sale(first, api, event_id)
+    open_sale(second, api, event_id)
+    ask_for(first, 1)
+    expect(first.locator("#position")).to_have_text("#1")
+    expect(second.locator("#position")).to_have_text("#1")
+    assert queue_length(redis_client, event_id) == 1
+    start_worker()
+    heading(second, "You have 1 ticket")
+    second.get_by_role("button", name="Cancel booking").click()
+    second.get_by_role("button", name="Yes, give them back").click()
+    heading(second, "Your booking is cancelled")
+    heading(first, "Your booking is cancelled")
+
+
+def test_where_no_more_streams_are_served_the_page_asks_now_and_then(
+    settings: Settings,
+    logins: dict[str, str],
+    database: Database,
+    redis_client: redis.Redis,
+    chromium: Browser,
+    start_worker: StartWorker,
+) -> None:
+    with serving(settings, database_url=logins[API], streams_max=1) as served:
+        event_id = put_on_sale(served.client)
+        with chromium.new_context() as context:
+            first, second = context.new_page(), context.new_page()
+            open_sale(first, served.client, event_id)
+            ask_for(first, 1, "first")
+            expect(first.locator("#position")).to_have_text("#1")
+            second.goto(f"http://second.localhost:{served.address[1]}/sale/{event_id}")
+            ask_for(second, 1, "second")
+            expect(second.locator("#position")).to_have_text("#2")
+            start_worker()
+            heading(second, "You have 1 ticket")
+            heading(first, "You have 1 ticket")
+
+
+SECRET = "a secret of the identity provider!"
+ISSUER = "https://id.example"
+
+
+@pytest.fixture
+def guarded(
+    settings: Settings, logins: dict[str, str], database: Database, redis_client: redis.Redis
+) -> Iterator[httpx.Client]:
+    """A client, as an organiser, of an API that asks who calls."""
+    with serving(
+        settings,
+        database_url=logins[API],
+        auth=Authentication.REQUIRED,
+        jwt_secret=SecretStr(SECRET),
+        jwt_issuer=ISSUER,
+    ) as served:
+        _, key = make_key(database, Role.ORGANISER, "acme")
+        served.client.headers["Authorization"] = f"Bearer {key}"
+        wait_until(lambda: served.client.get("/events").status_code == 200)
+        yield served.client
+
+
+def token_of(user: str, *, valid_seconds: float = 3600) -> str:
+    expires = datetime.now(UTC) + timedelta(seconds=valid_seconds)
+    claims = {"sub": user, "aud": "onsale", "iss": ISSUER, "exp": expires}
+    return jwt.encode(claims, SECRET, algorithm="HS256")
+
+
+def test_a_ticket_shop_hands_over_who_buys(
+    guarded: httpx.Client, browser_context: BrowserContext, database: Database, start_worker: StartWorker
+) -> None:
+    start_worker()
+    event_id = put_on_sale(guarded)
+    with browser_context.new_page() as page:
+        page.goto(f"{guarded.base_url}/sale/{event_id}#token={token_of('ann')}")
+        heading(page, "How many tickets?")
+        assert page.url == f"{guarded.base_url}/sale/{event_id}"
+        expect(page.get_by_text("Signed in as ann")).to_be_visible()
+        expect(page.get_by_label("Your e-mail address or name")).to_be_hidden()
+        assert barriers(page) == []
+        page.get_by_role("button", name="Get my tickets").click()
+        heading(page, "You have 1 ticket")
+        expect(page.get_by_role("article", name=NAME)).to_contain_text("ann")
+        page.reload()
+        heading(page, "You have 1 ticket")
+        assert token_of("ann")[:40] not in page.evaluate("JSON.stringify(localStorage)")
+
+
+@pytest.mark.parametrize("fragment", ["", "#token=nonsense", f"#token={token_of('ann', valid_seconds=-60)}"])
+def test_whom_no_shop_knows_is_asked_to_sign_in(
+    guarded: httpx.Client, browser_context: BrowserContext, fragment: str
+) -> None:
+    event_id = put_on_sale(guarded)
+    with browser_context.new_page() as page:
+        page.goto(f"{guarded.base_url}/sale/{event_id}{fragment}")
+        heading(page, "Sign in first")
+        assert barriers(page) == []
+        if not fragment:
+            take(page, "sale-sign-in")
+
+
+def test_another_users_purchase_in_the_same_browser_is_not_shown(
+    guarded: httpx.Client, browser_context: BrowserContext, start_worker: StartWorker
+) -> None:
+    start_worker()
+    event_id = put_on_sale(guarded)
+    with browser_context.new_page() as page:
+        page.goto(f"{guarded.base_url}/sale/{event_id}#token={token_of('ann')}")
+        page.get_by_role("button", name="Get my tickets").click()
+        heading(page, "You have 1 ticket")
+    with browser_context.new_page() as page:
+        page.goto(f"{guarded.base_url}/sale/{event_id}#token={token_of('bob')}")
+        heading(page, "How many tickets?")
+        expect(page.get_by_text("Signed in as bob")).to_be_visible()
+
+
+def test_the_list_of_events_leads_to_each(page: Page, api: httpx.Client) -> None:
+    later = format_time(datetime.now(UTC) + timedelta(days=30))
+    for name, terms in [("Winter Revue", {"sales_open_at": later}), ("Summer Night", {})]:
+        api.post("/events", json={"name": name, "total_tickets": 1200, **terms})
+    page.goto(str(api.base_url))
+    expect(page.get_by_role("article")).to_have_count(2)
+    assert barriers(page) == []
+    take(page, "events")
+    page.get_by_role("link", name="Get tickets for Summer Night").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Summer Night")
+
+
+def test_the_list_of_events_asks_for_a_key_where_there_are_accounts(
+    guarded: httpx.Client, browser_context: BrowserContext
+) -> None:
+    put_on_sale(guarded)
+    with browser_context.new_page() as page:
+        page.goto(str(guarded.base_url))
+        page.get_by_label("API key").fill("guessed")
+        page.get_by_role("button", name="Show events").click()
+        expect(page.get_by_role("alert")).to_contain_text("is not good")
+        assert barriers(page) == []
+        key = guarded.headers["Authorization"].removeprefix("Bearer ")
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Show events").click()
+        expect(page.get_by_role("article")).to_contain_text(NAME)

@@ -1,7 +1,7 @@
 // The list of events.
 
 import { Api, Away, pause, pauseMs } from "/assets/http.js";
-import { saleState, tickets, timeInWords } from "/assets/sale-state.js";
+import { count, saleState, tickets, timeInWords } from "/assets/sale-state.js";
 
 const CREDENTIAL = "onsale.key";
 const PAGE_EVENTS = 30;
@@ -25,7 +25,7 @@ function card(event) {
   about.textContent =
     state.name === "not-open"
       ? `From ${timeInWords(event.sales_open_at)}`
-      : `${tickets(event.available_tickets)} of ${tickets(event.total_tickets)} left`;
+      : `${count(event.available_tickets)} of ${tickets(event.total_tickets)} left`;
   const links = document.createElement("p");
   links.className = "links";
   links.append(

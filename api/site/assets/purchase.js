@@ -17,6 +17,7 @@ export class Purchase {
     this.api = api;
     this.eventId = eventId;
     this.storage = storage;
+    this.isWatched = true;
     this.name = `onsale.purchase.${eventId}`;
     this.onChange = onChange;
     this.running = null;
@@ -52,6 +53,17 @@ export class Purchase {
   readAgain() {
     this.running?.abort();
     this.record = this.#read();
+  }
+
+  /** Whether somebody looks at the page. While nobody does, the job is asked for now and then, without a stream. */
+  watch(isWatched) {
+    this.isWatched = isWatched;
+    if (this.record && !this.isOver) this.run();
+  }
+
+  /** Whether there is nothing left to happen. */
+  get isOver() {
+    return Boolean(this.record?.cancelKey ? this.record.cancelJob : this.record?.job);
   }
 
   /** Goes on from wherever the record is. */
@@ -116,6 +128,8 @@ export class Purchase {
       else this.onChange({ step, job });
       return job.done;
     };
+    // A browser has six connections to a place: streams of pages that nobody sees would use them up.
+    if (!this.isWatched) return this.#poll(id, tell, signal);
     try {
       await this.api.follow(`/jobs/${id}/events`, {
         signal,

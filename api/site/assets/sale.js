@@ -188,6 +188,7 @@ function changed({ step, job, error, status }) {
   if (step === "cancelling") return showWaiting(job, true);
   if (step === "cancelled") return showCancelled(job);
   if (step === "refused") return status === UNAUTHENTICATED ? signInAgain() : showRefused(error);
+  if (event) look();
   return job.status === "succeeded" ? showTicket(job) : showRefused(job.error);
 }
 
@@ -205,7 +206,7 @@ function showWaiting(job, givesBack) {
     element("place-meter").style.setProperty("--share", 0);
   } else {
     const isNext = job.ahead === 0;
-    text("waiting-title", isNext ? "It’s your turn" : "You have a place in line");
+    text("waiting-title", isNext ? "You are next" : "You have a place in line");
     text("place", count(job.ahead));
     text("place-text", job.ahead === 1 ? "request ahead of you" : "requests ahead of you");
     const seconds = job.estimated_wait_seconds;
@@ -213,7 +214,7 @@ function showWaiting(job, givesBack) {
     text("position", `#${count(job.position)}`);
     const first = Math.max(firstAhead ?? job.ahead, job.ahead, 1);
     element("place-meter").style.setProperty("--share", 1 - job.ahead / first);
-    announce(isNext ? "It’s your turn." : `${count(job.ahead)} requests ahead of you.`);
+    announce(isNext ? "You are next." : `${count(job.ahead)} requests ahead of you.`);
   }
   show("waiting");
 }
@@ -235,6 +236,7 @@ function showTicket(job) {
 function showCancelled(job) {
   // Cancelled before, from elsewhere: it is given back all the same.
   if (job.error && job.error.type !== "already-cancelled") return showRefused(job.error);
+  look();
   text("cancelled-text", "The tickets are on sale again. Whatever was paid is returned as your ticket shop says.");
   show("cancelled");
 }
@@ -306,6 +308,7 @@ async function begin() {
     if (purchase.record) purchase.run();
     else if (event) showSale(saleState(event, now()));
   });
+  document.addEventListener("visibilitychange", () => purchase.watch(!document.hidden));
   addEventListener("offline", () => showAway({ looking: true }));
   addEventListener("online", look);
   setInterval(() => event && !purchase.record && showSale(saleState(event, now())), 1000);
