@@ -148,7 +148,7 @@ def test_who_does_not_see_the_chart_is_told_what_it_shows(
     event_id = put_on_sale(api.client)
     book(api.client, event_id, ["ann", "bob"])
     open_office(page, api.client.base_url, event_id)
-    image = page.get_by_role("img", name=re.compile(r"From submit to result\. Half within: .* last"))
+    image = page.get_by_role("img", name=re.compile(r"From submit to result\. Half in: .* last"))
     expect(image).to_be_visible()
     chart = page.locator("#line-chart")
     chart.get_by_text("In numbers").click()
@@ -216,7 +216,7 @@ def test_the_total_is_changed_and_never_below_what_is_sold(
         ("1,500", "There are 1,500 tickets in all now."),
         ("1", "Not done."),
     ):
-        page.get_by_role("button", name="Change the total").click()
+        page.get_by_role("button", name="Change total").click()
         expect(dialog).to_contain_text("2 tickets sold so far")
         dialog.get_by_label("Tickets in all").fill("many")
         dialog.get_by_role("button", name="Change it").click()
@@ -456,4 +456,4 @@ def test_pictures_of_a_busy_sale(page: Page, serve: Serve, start_worker: StartWo
         page.get_by_role("button", name="Send them").click()
         expect(page.get_by_role("button", name="Send them")).to_be_visible(timeout=60_000)
         wave += 1
-    take(page, "box-office-sale")
+    take(page, "box-office-sale", whole=True)

@@ -48,8 +48,7 @@ function put(id, text) {
   if (shown.textContent !== text) shown.textContent = text;
 }
 
-function putTime(id, seconds) {
-  const [number, unit] = shortTime(seconds);
+function putWithUnit(id, number, unit) {
   const small = document.createElement("span");
   small.className = "unit";
   small.textContent = unit;
@@ -118,8 +117,8 @@ export class BoxOfficeView {
     }),
     new TimeChart(element("latency-chart"), {
       series: [
-        { key: "p50", label: "Half within" },
-        { key: "p99", label: "99 % within" },
+        { key: "p50", label: "Half in" },
+        { key: "p99", label: "99 % in" },
       ],
       format: timeText,
       least: 0.01,
@@ -171,13 +170,14 @@ export class BoxOfficeView {
       put("drain", line.length && wait !== null ? `empty in ${lengthInWords(wait)}` : line.length ? "standing still" : "the line is empty");
     }
     const decided = this.#history.points.at(-1)?.values.decided ?? null;
-    put("rate", decided === null ? "–" : perSecond(decided));
+    if (decided === null) put("rate", "–");
+    else putWithUnit("rate", perSecond(decided), "/s");
   }
 
   #showLatency(latency) {
-    if (latency) putTime("p99", latency.p99_seconds);
+    if (latency) putWithUnit("p99", ...shortTime(latency.p99_seconds));
     else put("p99", "–");
-    put("p50", latency ? `for 99 %, half in ${timeText(latency.p50_seconds)}` : "nothing decided lately");
+    put("p50", latency ? `half in ${timeText(latency.p50_seconds)}` : "nothing decided lately");
   }
 
   #showRefusals(snapshot) {

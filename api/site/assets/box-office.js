@@ -32,11 +32,13 @@ function showConnection(text, look) {
   element("connection").className = `badge ${look}`;
 }
 
-/** A warning above the numbers, which are then old; null takes it away. */
-function showAway(text) {
+/** A warning above the numbers, and which of them are old: those of these servers. Null takes it away. */
+function showAway(text, old = ["redis", "postgresql"]) {
   element("away").hidden = text === null;
   element("away-text").textContent = text ?? "";
-  element("office").classList.toggle("stale", text !== null);
+  for (const server of ["redis", "postgresql"]) {
+    element("office").classList.toggle(`old-${server}`, text !== null && old.includes(server));
+  }
 }
 
 function asOf() {
@@ -68,7 +70,7 @@ function showSnapshot(newest) {
   view.show(newest);
   const names = newest.not_answering;
   showConnection(names.length ? "Live, in part" : "Live", names.length ? "badge-warn" : "badge-good");
-  showAway(names.length ? awayText(names) : null);
+  showAway(names.length ? awayText(names) : null, names);
   element("stampede").hidden = !newest.demo;
   element("buyers-view").hidden = element("add").hidden = false;
 }
