@@ -96,9 +96,7 @@ class BoxOffices:
     def let_go(self) -> None:
         """Keep nobody watching, now and from now on."""
         self._letting_go = True
-        for office in self._offices.values():
-            office.has_ended = True
-            office.wake()
+        self._end_all()
 
     async def stop(self) -> None:
         """Look no more."""
@@ -113,7 +111,14 @@ class BoxOffices:
                 await self._look(dict(self._offices))
                 await asyncio.sleep(self._settings.stream_position_seconds)
         finally:
+            # Nobody is left, unless by a defect: then clients come again, and so does a reader.
             self._reader = None
+            self._end_all()
+
+    def _end_all(self) -> None:
+        for office in self._offices.values():
+            office.has_ended = True
+            office.wake()
 
     async def _look(self, offices: Mapping[str, Office]) -> None:
         standings, sales = await asyncio.gather(

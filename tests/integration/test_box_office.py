@@ -18,6 +18,7 @@ from sqlalchemy import event as sqlalchemy_event
 from local.servers import PostgresServer, ValkeyServer
 from shared import limits
 from shared.clock import SystemClock
+from shared.database import box_office
 from shared.database.engine import Database
 from shared.database.roles import API
 from shared.identifiers import new_id
@@ -347,6 +348,21 @@ def test_a_process_that_is_asked_to_end_closes_its_box_offices(
             process.send_signal(signal.SIGTERM)
             assert {each.name for each in events} <= {"snapshot"}
         process.wait(timeout=30)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_reader_that_fails_by_a_defect_ends_its_streams_and_the_next_who_comes_has_another(
+    settings: Settings, database: Database, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = on_sale(settings, database)
+    with serving(settings, **QUICK) as api:
+        with watching(api.client, event) as snapshots:
+            next(snapshots)
+            with monkeypatch.context() as defect:
+                defect.setattr(box_office, "read_sale", lambda *_, **__: 1 / 0)
+                for _ in snapshots:
+                    pass
+        assert shown_once(api.client, event)["event"]["id"] == event.id
 
 
 def test_demo_mode_is_told(settings: Settings, database: Database, redis_client: redis.Redis) -> None:

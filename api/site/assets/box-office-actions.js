@@ -59,7 +59,7 @@ async function change(api, say, eventId, body, doing, done) {
     tell(`${done} It was number ${count(job.position)} in line.`, "notice-good");
     say(done);
   } catch (error) {
-    const text = error instanceof Away ? `Not done: ${error.message}. Look at the sale before you try again.` : `Not done. ${error.message}`;
+    const text = error instanceof Away ? "No answer came, so it may be in line or not. Look at the sale before you try again." : `Not done. ${error.message}`;
     tell(text, "notice-bad");
     say(text);
   } finally {

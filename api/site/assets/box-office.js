@@ -10,7 +10,7 @@ const KEY = "onsale.key";
 const SILENCE_MS_MAX = 6_000;
 const NEW_EVENT = "new";
 const asksWhoCalls = document.documentElement.dataset.auth === "required";
-const eventId = decodeURIComponent(location.pathname.split("/").filter(Boolean).at(-1));
+const eventId = location.pathname.split("/").filter(Boolean).at(-1);
 const element = (id) => document.getElementById(id);
 const api = new Api(() => sessionStorage.getItem(KEY));
 const view = new BoxOfficeView();
@@ -27,7 +27,8 @@ function showView(name) {
   for (const id of ["sign-in", "missing", "office"]) element(id).hidden = id !== name;
 }
 
-function showConnection(text, look) {
+function showConnection(text, look = "") {
+  element("connection").hidden = !text;
   element("connection").textContent = text;
   element("connection").className = `badge ${look}`;
 }
@@ -85,7 +86,7 @@ function tellChange(newest) {
 function askForKey(error = "") {
   sessionStorage.removeItem(KEY);
   element("sign-out").hidden = true;
-  showConnection("Closed", "");
+  showConnection("");
   showAway(null);
   showView("sign-in");
   element("key-error").textContent = error;
@@ -97,7 +98,7 @@ function askForKey(error = "") {
 function showMissing(title, text) {
   element("missing-title").textContent = title;
   element("missing-text").textContent = text;
-  showConnection("Closed", "");
+  showConnection("");
   showAway(null);
   showView("missing");
   element("missing-title").focus();
@@ -118,9 +119,9 @@ async function open() {
     showMissing("Add an event", "Say what it is called and how many tickets there are. Its box office opens at once.");
     return element("add-dialog").showModal();
   }
-  showConnection("Connecting", "");
+  showConnection("Connecting");
   try {
-    await api.follow(`/events/${encodeURIComponent(eventId)}/box-office`, {
+    await api.follow(`/events/${eventId}/box-office`, {
       onEvent: ({ data }) => showSnapshot(data),
       onLost: (error) => lose(error.document ? `${error.message} Trying again…` : "Onsale can’t be reached. Trying again…"),
     });
@@ -151,8 +152,8 @@ element("sign-out").addEventListener("click", () => {
   location.reload();
 });
 element("read-out").addEventListener("click", () => say(snapshot ? summary(snapshot) : "There are no numbers yet."));
-element("buyers-view").href = `/sale/${encodeURIComponent(eventId)}`;
-connectActions({ api, eventId: encodeURIComponent(eventId), current: () => snapshot, say });
-connectStampede({ api, eventId: encodeURIComponent(eventId), say });
+element("buyers-view").href = `/sale/${eventId}`;
+connectActions({ api, eventId, current: () => snapshot, say });
+connectStampede({ api, eventId, say });
 setInterval(watchSilence, 1_000);
 open();

@@ -3,7 +3,6 @@
 const SVG = "http://www.w3.org/2000/svg";
 const SPAN_MS_MIN = 30_000;
 const SPAN_MS_MAX = 300_000;
-const HEIGHT = 190;
 const MARGIN = { top: 10, right: 14, bottom: 22, left: 52 };
 const TICKS = 4;
 const TABLE_ROWS = 12;
@@ -101,16 +100,16 @@ export class TimeChart {
   }
 
   #draw() {
-    const width = this.plot.clientWidth;
+    const { clientWidth: width, clientHeight: height } = this.plot;
     const last = this.#points.at(-1);
     if (!width || !last) return;
     const span = Math.min(Math.max(last.time - this.#points[0].time, SPAN_MS_MIN), SPAN_MS_MAX);
     const top = roundUp(Math.max(this.least, ...this.#points.flatMap(({ values }) => this.series.map(({ key }) => values[key]))));
     const right = width - MARGIN.right;
-    const bottom = HEIGHT - MARGIN.bottom;
+    const bottom = height - MARGIN.bottom;
     this.x = (time) => right - ((last.time - time) / span) * (right - MARGIN.left);
     this.y = (value) => bottom - (value / top) * (bottom - MARGIN.top);
-    this.image.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
+    this.image.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.cursor = svg("g", { class: "cursor" });
     this.image.replaceChildren(
       ...this.#axes({ width, bottom, right, top, span, last }),
@@ -166,14 +165,14 @@ export class TimeChart {
   /** The values at the time under the pointer. */
   #point(moved) {
     this.cursor?.replaceChildren();
-    this.tip.hidden = moved === null || !this.#points.length;
+    this.tip.hidden = moved === null || !this.x;
     if (this.tip.hidden) return;
     const left = moved.clientX - this.plot.getBoundingClientRect().left;
     const nearest = this.#points.reduce((best, each) =>
       Math.abs(this.x(each.time) - left) < Math.abs(this.x(best.time) - left) ? each : best,
     );
     const x = this.x(nearest.time);
-    this.cursor.append(svg("line", { x1: x, x2: x, y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom }));
+    this.cursor.append(svg("line", { x1: x, x2: x, y1: MARGIN.top, y2: this.plot.clientHeight - MARGIN.bottom }));
     this.tip.replaceChildren(
       html("span", "quiet", clock(nearest.time)),
       ...this.series.map(({ key, label }, index) =>
