@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from opentelemetry.trace import Tracer
 
+from api.box_office import BoxOffices
 from api.event_lookup import EventLookup
 from api.event_owners import EventOwners
 from api.gate import Gate
@@ -33,6 +34,7 @@ class ApiContext:
     producer: Producer
     replies: Replies
     progress: ProgressReader
+    box_offices: BoxOffices
     ledger: LedgerLookup
     events: EventLookup
     owners: EventOwners
@@ -42,6 +44,11 @@ class ApiContext:
     line_status: LineStatus
     draining: Draining
     tracer: Tracer | None
+
+    def let_go(self) -> None:
+        """Keep nobody waiting or watching, now and from now on."""
+        self.replies.let_go()
+        self.box_offices.let_go()
 
 
 async def _context(request: Request) -> ApiContext:

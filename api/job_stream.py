@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import random
 from collections.abc import AsyncIterator
@@ -11,21 +10,15 @@ from contextlib import AsyncExitStack
 
 import orjson
 from fastapi.sse import format_sse_event
-from starlette.responses import StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
 
 from api.context import ApiContext
+from api.event_stream import HEARTBEAT, EventStream
 from api.jobs import JobDocument, KnownJob, commands_ahead, estimated_wait_seconds, read_job
 from shared import limits
 from shared.errors import TemporarilyUnavailable
-from shared.log import log_event
 from shared.records import JobResult
 
-logger = logging.getLogger(__name__)
-
 _DONE_ID = "done"
-_HEARTBEAT = format_sse_event(comment="still here")
-_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 EVENT_SCHEMA = {
     "type": "object",
@@ -62,43 +55,27 @@ def is_told(job: KnownJob, last_event_id: str | None) -> bool:
     return job.document["done"] and last_event_id == _DONE_ID
 
 
-class JobStream(StreamingResponse):
+class JobStream(EventStream):
     """Tells the client of one job until it is done, the client hangs up or the process is to end.
 
     It holds the newest state and nothing else, so a client that reads slowly misses what came between.
     """
 
-    media_type = "text/event-stream"
-
     def __init__(
         self, context: ApiContext, job: KnownJob, reply: asyncio.Future[JobResult], held: AsyncExitStack
     ) -> None:
         """`held` is what the stream takes up, given back when it ends."""
-        super().__init__(self._tell(), headers=_HEADERS)
+        super().__init__(self._tell(), held, job_id=job.document["id"])
         self._context = context
         self._known = job
         self._job = job.document
         self._reply = reply
-        self._held = held
         self._woken = asyncio.Event()
         self._watched = held.enter_context(context.progress.watch(self._job["event_id"], self._woken.set))
         reply.add_done_callback(lambda _: self._woken.set())
         self._ends_at = self._now() + limits.STREAM_SECONDS_MAX
         self._heartbeat_at = math.inf
         self._ask_at = math.inf
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
-
-        async def send_in_time(message: Message) -> None:
-            async with asyncio.timeout(limits.STREAM_SEND_SECONDS_MAX):
-                await send(message)
-
-        async with self._held:
-            try:
-                await super().__call__(scope, receive, send_in_time)
-            except TimeoutError:
-                log_event(logger, logging.INFO, "a stream is not read, given up", job_id=self._job["id"])
 
     async def _tell(self) -> AsyncIterator[bytes]:
         yield self._event("snapshot", retry=random.randint(*limits.STREAM_RETRY_MS))  # noqa: S311 (spreads load)
@@ -115,7 +92,7 @@ class JobStream(StreamingResponse):
                 yield self._event("position")
             elif self._now() >= self._heartbeat_at:
                 self._put_off_heartbeat()
-                yield _HEARTBEAT
+                yield HEARTBEAT
         yield self._event("result")
 
     async def _sleep(self) -> None:

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from api.admission_headers import AdmissionHeaders
 from api.authentication import Authenticator
 from api.body_limit import BodyLimit
+from api.box_office import BoxOffices
 from api.context import ApiContext
 from api.customer_tokens import CustomerTokens
 from api.event_lookup import EventLookup
@@ -25,7 +26,7 @@ from api.loopback import LoopbackOnly, refuse_to_be_open
 from api.openapi import without_framework_errors, without_security
 from api.problem_handlers import install_problem_handlers
 from api.rate_limit import RateLimiter
-from api.routes import bookings, events, health, jobs, ledger, metrics, site, webhooks
+from api.routes import bookings, box_office, events, health, jobs, ledger, metrics, site, webhooks
 from api.security_headers import with_security_headers
 from api.slots import Slots
 from api.stopping import Draining, on_stop_signal
@@ -38,6 +39,7 @@ from shared.line.connections import connect, connect_async, connect_subscriber
 from shared.line.producer import Producer
 from shared.line.progress import ProgressReader
 from shared.line.replies import Replies
+from shared.line.standing import StandingReader
 from shared.line.status import LineStatus
 from shared.line.tallies import Tallies
 from shared.log import configure_logging
@@ -81,7 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             async with _running_context(loaded, tracer) as context:
                 app.state.context = context
                 calm_collector()
-                with on_stop_signal(context.replies.let_go, context.draining, loaded.drain_seconds):
+                with on_stop_signal(context.let_go, context.draining, loaded.drain_seconds):
                     yield
 
     app = Application(
@@ -101,7 +103,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(AdmissionHeaders)
     app.add_middleware(LoopbackOnly)
-    for module in (events, bookings, ledger, jobs, webhooks, health, metrics, site):
+    for module in (events, bookings, ledger, box_office, jobs, webhooks, health, metrics, site):
         app.include_router(module.router)
     return app
 
@@ -119,6 +121,7 @@ async def _running_context(settings: Settings, tracer: Tracer | None) -> AsyncIt
     producer = Producer(client, enqueuer, clock, settings)
     replies = Replies(subscriber, producer, process_id=new_id())
     progress = ProgressReader(client, seconds=settings.stream_position_seconds)
+    box_offices = BoxOffices(StandingReader(client), database, clock, settings)
     events = EventLookup(database, producer)
     keys = KeyRing(database, clock, trust_seconds=settings.keys_trust_seconds)
     authenticator = Authenticator(keys, CustomerTokens(settings), clock, settings)
@@ -134,6 +137,7 @@ async def _running_context(settings: Settings, tracer: Tracer | None) -> AsyncIt
             producer=producer,
             replies=replies,
             progress=progress,
+            box_offices=box_offices,
             ledger=LedgerLookup(database),
             events=events,
             owners=EventOwners(events),
@@ -148,6 +152,7 @@ async def _running_context(settings: Settings, tracer: Tracer | None) -> AsyncIt
         await authenticator.stop()
         await limiter.stop()
         await progress.stop()
+        await box_offices.stop()
         await replies.stop()
         for each in (client, enqueuer, subscriber):
             await each.aclose()

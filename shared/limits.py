@@ -146,6 +146,28 @@ STREAM_RESULT_SECONDS_MAX = 2.0
 STREAM_RETRY_MS = (1_000, 5_000)
 """When a client opens its stream again after it broke off; by chance, so that they don't come all at once."""
 
+BOX_OFFICE_EVENTS_MAX = 20
+"""Events of which one API process shows the box office at a time; any number may watch each of them."""
+
+BOX_OFFICE_COUNTED_AT_ONCE_MAX = 50_000
+"""Rows of ledgers that one look counts, of all events together; the next look counts on from there."""
+
+BOX_OFFICE_COUNTS_REMEMBERED_MAX = 1_000
+"""Events of which an API process remembers what it has counted, for who comes again."""
+
+BOX_OFFICE_ENTRIES = 20
+"""The newest rows of the ledger that a box office shows."""
+
+BOX_OFFICE_LATENCY_SECONDS = 10.0
+BOX_OFFICE_LATENCY_ROWS_MAX = 5_000
+"""Of which commands a box office tells how long they took: those applied so lately, the newest of them."""
+
+BOX_OFFICE_READ_SECONDS_MAX = 2.0
+"""How long one look may wait for PostgreSQL; then it tells what it knows from before."""
+
+BOX_OFFICE_SNAPSHOTS_MAX = 1_000
+"""Snapshots that a client may ask for; who wants more asks for no number."""
+
 AUTHORIZATION_LENGTH_MAX = 8 * 1024
 """Characters of an Authorization header; a longer one is refused unread."""
 
@@ -255,4 +277,5 @@ assert TICKETS_PER_BOOKING_MAX <= MAX_TICKETS_PER_USER_DEFAULT
 assert LINES_TOLD_MAX <= LINES_LOOKED_AT_MAX
 assert ENQUEUE_BATCH_MAX < SUBMISSIONS_WAITING_MAX
 assert STREAM_RESULT_SECONDS_MAX < STREAM_SEND_SECONDS_MAX < STREAM_SECONDS_MAX
+assert BOX_OFFICE_EVENTS_MAX <= BOX_OFFICE_COUNTED_AT_ONCE_MAX
 assert WEBHOOK_MESSAGES_PER_ROW_MAX <= WEBHOOK_MESSAGES_PENDING_MAX

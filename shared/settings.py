@@ -85,7 +85,7 @@ class Settings(BaseSettings):
         Field(ge=1, le=100_000, description="clients that may wait with `Prefer: wait` at one API process"),
     ] = 10_000
     streams_max: Annotated[
-        int, Field(ge=1, le=100_000, description="streams of jobs that one API process keeps open")
+        int, Field(ge=1, le=100_000, description="streams that one API process keeps open")
     ] = 5_000
     stream_position_seconds: Annotated[
         float, Field(ge=0.05, le=60, description="how often a stream is told how far its line has come")
@@ -187,6 +187,9 @@ class Settings(BaseSettings):
     requests_per_key: Annotated[
         int, Field(ge=0, le=100_000_000, description="requests by an API key in 60 seconds; 0 for no bound")
     ] = 0
+    demo: Annotated[
+        bool, Field(description="the box office has a button that sends a stampede of made-up buyers")
+    ] = False
     log_format: Annotated[
         LogFormat, Field(description="`json`, `text`, or `auto`: text on a terminal, JSON elsewhere")
     ] = LogFormat.AUTO

@@ -16,8 +16,11 @@ def before_call(
 ) -> None:
     """Valid requests get an Idempotency-Key of their own, and no cursor, which no page has given.
 
-    Submits don't wait: that the rules refuse what they ask for is right, and comes as 400 to who waits.
+    Submits don't wait: that the rules refuse what they ask for is right, and comes as 400 to who waits. A box
+    office goes on for ever unless it is asked for so many snapshots.
     """
+    if case.path.endswith("/box-office"):
+        case.query = {"snapshots": 1, **(case.query or {})}
     if not case.meta or not case.meta.generation.mode.is_positive:
         return
     if case.headers and "idempotency-key" in case.headers:

@@ -57,6 +57,7 @@ class ScriptName(StrEnum):
     PUT_BACK = "put_back"
     READ_JOB = "read_job"
     READ_PROGRESS = "read_progress"
+    READ_STANDING = "read_standing"
     RELEASE = "release"
     REMOVE_STRAYS = "remove_strays"
     SEED_EVENT = "seed_event"

@@ -26,8 +26,8 @@ CAMERAS = (
 )
 
 
-def take(page: Page, name: str) -> None:
-    """The page as it is now: on a phone in the dark, on a desktop in the light."""
+def take(page: Page, name: str, *, whole: bool = False) -> None:
+    """The page as it is now: on a phone in the dark, on a desktop in the light, there perhaps the whole of it."""
     folder = os.environ.get("ONSALE_PICTURES")
     if not folder:
         return
@@ -35,5 +35,7 @@ def take(page: Page, name: str) -> None:
     for camera in CAMERAS:
         page.set_viewport_size(camera.viewport)
         page.emulate_media(color_scheme=camera.scheme, reduced_motion="reduce")
-        page.screenshot(path=Path(folder) / f"{name}-{camera.name}.png", animations="disabled")
+        page.screenshot(
+            path=Path(folder) / f"{name}-{camera.name}.png", animations="disabled", full_page=whole
+        )
     page.emulate_media(color_scheme="light", reduced_motion="no-preference")

@@ -173,6 +173,8 @@ TABLE: list[tuple[str, str, object, tuple[int, ...], tuple[int, ...]]] = [
      (200, 200, 200, 404, 200, 403, 401), (404, 404, 404, 404, 200, 403, 401)),
     ("GET", "/events/{event}/ledger", None,
      (200, 403, 403, 403, 403, 403, 401), (404, 403, 403, 403, 403, 403, 401)),
+    ("GET", "/events/{event}/box-office?snapshots=1", None,
+     (200, 403, 403, 403, 403, 403, 401), (404, 403, 403, 403, 403, 403, 401)),
     ("GET", "/bookings/{booking}", None,
      (200, 200, 200, 404, 200, 404, 401), (404, 404, 404, 404, 200, 404, 401)),
     ("GET", "/bookings/{bobs_booking}", None,
