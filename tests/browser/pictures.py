@@ -27,7 +27,7 @@ CAMERAS = (
 
 
 def take(page: Page, name: str, *, whole: bool = False) -> None:
-    """The page as it is now: on a phone in the dark, on a desktop in the light, there perhaps the whole of it."""
+    """The page on a phone in the dark and on a desktop in the light, there perhaps the whole of it."""
     folder = os.environ.get("ONSALE_PICTURES")
     if not folder:
         return
