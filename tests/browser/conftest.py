@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+# Pages pause up to ten seconds between two tries; a busy machine makes it more.
+expect.set_options(timeout=60_000)
 
 
 @pytest.fixture(scope="package")

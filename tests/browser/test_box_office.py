@@ -148,6 +148,20 @@ def test_numbers_and_charts_move_as_bookings_come(
     assert barriers(page) == []
 
 
+def test_figures_of_seven_digits_fit_their_tiles_at_any_width(page: Page, serve: Serve) -> None:
+    api = serve()
+    event_id = put_on_sale(api.client, total_tickets=1_000_000)
+    open_office(page, api.client.base_url, event_id)
+    figure(page, "left", "1,000,000")
+    page.evaluate(
+        "document.querySelectorAll('.figure').forEach((figure) => { figure.textContent = '1,000,000'; })"
+    )
+    wide = "Array.from(document.querySelectorAll('.tile, html')).filter((box) => box.scrollWidth > box.clientWidth)"
+    for width in (320, 390, 560, 768, 960, 1280, 1440, 1920, 3840):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate(f"{wide}.map((box) => box.textContent)") == [], width
+
+
 def test_who_does_not_see_the_chart_is_told_what_it_shows(
     page: Page, serve: Serve, start_worker: StartWorker
 ) -> None:

@@ -245,8 +245,8 @@ function row(entry, isFresh) {
   made.append(
     cell(count(entry.position), "number"),
     cell(commandText(entry)),
-    cell(entry.command?.user_id ?? (entry.kind === "change" ? "the organiser" : "–"), "by"),
     cell(badge),
+    cell(entry.command?.user_id ?? (entry.kind === "change" ? "the organiser" : "–"), "by"),
     cell(timeText(took), "number"),
     cell(clockText(entry.applied_at), "number"),
   );
