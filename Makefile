@@ -11,8 +11,9 @@ up: $(VENV)/.local
 demo: $(VENV)/.demo
 	@exec $(BIN)/python -m demo $(ARGS)
 
+# Each process has servers of its own, and whole files of tests.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
