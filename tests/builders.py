@@ -34,6 +34,9 @@ from worker.verify import Verifier
 
 Result = TypeVar("Result")
 
+UNKNOWN_ID = "01900000-0000-7000-8000-000000000000"
+"""Well-formed, and of nothing: for cases that have names, which must be the same in every process."""
+
 _WAIT_SECONDS_MAX = 30.0
 
 

@@ -26,6 +26,7 @@ from shared.line.codec import cancel_payload, change_payload
 from shared.records import EventRecord
 from shared.settings import Settings
 from tests.builders import (
+    UNKNOWN_ID,
     apply_waiting,
     book,
     create_event,
@@ -276,7 +277,7 @@ def test_past_the_bound_of_streams_another_is_refused(
         wait_until(lambda: nothing_is_held(api))
 
 
-@pytest.mark.parametrize("event_id", ["nonsense", new_id()])
+@pytest.mark.parametrize("event_id", ["nonsense", UNKNOWN_ID])
 def test_an_unknown_event_has_no_box_office(api: httpx.Client, event_id: str) -> None:
     answer = api.get(f"/events/{event_id}/box-office")
     assert (answer.status_code, answer.json()["type"]) == (404, "event-not-found")

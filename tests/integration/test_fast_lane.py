@@ -14,9 +14,8 @@ import redis
 from api import main
 from api.fast_lane import answer_booking
 from shared.database.engine import Database
-from shared.identifiers import new_id
 from shared.settings import Settings
-from tests.builders import create_event
+from tests.builders import UNKNOWN_ID, create_event
 
 JSON = {"Content-Type": "application/json"}
 BOOKING = b'{"user_id": "ann", "ticket_count": 1}'
@@ -96,7 +95,7 @@ def test_both_ways_give_the_same_answer(
     assert without_what_differs_by_nature(short) == without_what_differs_by_nature(long)
 
 
-@pytest.mark.parametrize("event_id", [new_id(), "not-an-id", "%20"])
+@pytest.mark.parametrize("event_id", [UNKNOWN_ID, "not-an-id", "%20"])
 def test_both_ways_know_the_same_events(
     settings: Settings,
     database: Database,

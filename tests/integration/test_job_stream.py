@@ -18,11 +18,10 @@ from local.servers import ValkeyServer
 from shared import limits
 from shared.clock import SystemClock
 from shared.database.engine import Database
-from shared.identifiers import new_id
 from shared.line import keys
 from shared.line.consumer import NO_CLAIM, Consumer
 from shared.settings import Settings
-from tests.builders import complete, create_event, own_client, wait_until
+from tests.builders import UNKNOWN_ID, complete, create_event, own_client, wait_until
 from tests.conftest import StartWorker
 from tests.serving import ONE_WRITE, Serving, serving, told
 from worker.batch import apply_to_database
@@ -179,7 +178,7 @@ def test_without_redis_no_stream_is_opened(
         assert nothing_is_held(api)
 
 
-@pytest.mark.parametrize("job_id", ["nonsense", new_id()])
+@pytest.mark.parametrize("job_id", ["nonsense", UNKNOWN_ID])
 def test_an_unknown_job_has_no_stream(api: httpx.Client, job_id: str) -> None:
     answer = api.get(f"/jobs/{job_id}/events")
     assert (answer.status_code, answer.json()["type"]) == (404, "job-not-found")

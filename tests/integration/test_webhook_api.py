@@ -11,11 +11,10 @@ import pytest
 
 from shared import limits
 from shared.database.engine import Database
-from shared.identifiers import new_id
 from shared.records import EventRecord
 from shared.settings import Settings
 from shared.webhooks.records import MessageStatus, WebhookRecord
-from tests.builders import create_event, tamper
+from tests.builders import UNKNOWN_ID, create_event, tamper
 from tests.receivers import Receiver, running_receiver
 from tests.webhooks import current, deliverer, make_all, messages_of, register, sell
 
@@ -94,7 +93,7 @@ def test_a_deleted_webhook_is_gone(api: httpx.Client, event: EventRecord, webhoo
     assert api.get(f"/events/{event.id}/webhooks").json() == {"items": []}
 
 
-@pytest.mark.parametrize("id", [new_id(), "nonsense", "'; DROP TABLE webhooks"])
+@pytest.mark.parametrize("id", [UNKNOWN_ID, "nonsense", "'; DROP TABLE webhooks"])
 def test_what_is_not_there_is_not_found(api: httpx.Client, webhook: WebhookRecord, id: str) -> None:
     assert_problem(api.get(f"/webhooks/{id}"), 404, "webhook-not-found")
     assert_problem(api.get(f"/events/{id}/webhooks"), 404, "event-not-found")

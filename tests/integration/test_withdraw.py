@@ -8,10 +8,10 @@ import redis
 
 from shared.clock import SystemClock
 from shared.database.engine import Database
-from shared.identifiers import new_id
 from shared.line.consumer import NO_CLAIM, Consumer
 from shared.settings import Settings
 from tests.builders import (
+    UNKNOWN_ID,
     assert_books_balance,
     book,
     complete,
@@ -83,7 +83,7 @@ def test_who_waits_is_told_what_became_of_it(
     assert decided.headers["preference-applied"] == "wait=10"
 
 
-@pytest.mark.parametrize("job_id", ["nonsense", new_id()])
+@pytest.mark.parametrize("job_id", ["nonsense", UNKNOWN_ID])
 def test_an_unknown_job_is_not_found(api: httpx.Client, job_id: str) -> None:
     answer = api.delete(f"/jobs/{job_id}")
     assert (answer.status_code, answer.json()["type"]) == (404, "job-not-found")

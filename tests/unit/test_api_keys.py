@@ -35,7 +35,11 @@ def test_a_token_names_its_key_and_its_secret() -> None:
     assert read_token(token) == (KEY.id, SECRET)
 
 
-@pytest.mark.parametrize("text", ["", "onsale_", "onsale_x_y", write_token(KEY.id, SECRET) + "x"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "onsale_", "onsale_x_y", write_token(KEY.id, SECRET) + "x"],
+    ids=["nothing", "prefix", "short", "long"],
+)
 def test_what_is_no_token_is_told_from_one(text: str) -> None:
     assert read_token(text) is None
 

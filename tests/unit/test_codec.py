@@ -18,12 +18,13 @@ from shared.line.codec import (
     decode_waiting_command,
     encode_job_data,
 )
+from tests.builders import UNKNOWN_ID
 
 CREATED_AT = b"2026-11-23T10:00:00.000000Z"
 
 
 def job_data(payload: object, function: str = JOB_FUNCTION) -> bytes:
-    return json.dumps([function, None, [new_id(), payload], {}]).encode()
+    return json.dumps([function, None, [UNKNOWN_ID, payload], {}]).encode()
 
 
 def test_a_booking_is_read_back_as_it_was_written() -> None:

@@ -92,7 +92,7 @@ long_ago, soon = datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC) + tim
         {"sub": "a\x00b"},
         {"sub": "x" * (limits.USER_ID_LENGTH_MAX + 1)},
     ],
-    ids=str,
+    ids=" ".join,
 )
 def test_a_token_with_a_claim_that_is_not_good_is_refused(
     by_secret: CustomerTokens, changes: dict[str, object]
