@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-LINK = re.compile(r"\]\(([^()\s]+)\)")
+LINK = re.compile(r"\]\(([^()\s]+)\)|<img src=\"([^\"]+)\"")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
@@ -17,7 +17,8 @@ def documents(project_root: Path) -> list[Path]:
 
 
 def links(document: Path) -> list[str]:
-    return LINK.findall(FENCED.sub("", document.read_text()))
+    found = LINK.findall(FENCED.sub("", document.read_text()))
+    return [path or picture for path, picture in found]
 
 
 def anchors(document: Path) -> set[str]:
