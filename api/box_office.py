@@ -64,6 +64,7 @@ class BoxOffices:
         self._settings = settings
         self._offices: dict[str, Office] = {}
         self._counted: OrderedDict[str, Counted] = OrderedDict()
+        self._newcomer = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._letting_go = False
 
@@ -84,6 +85,7 @@ class BoxOffices:
         office = self._offices.setdefault(event_id, Office(event_id=event_id))
         office.has_ended |= self._letting_go
         office.wakes.add(wake)
+        self._newcomer.set()
         if self._reader is None:
             self._reader = asyncio.create_task(self._read_while_watched())
         try:
@@ -108,12 +110,25 @@ class BoxOffices:
     async def _read_while_watched(self) -> None:
         try:
             while self._offices:
+                self._newcomer.clear()
                 await self._look(dict(self._offices))
-                await asyncio.sleep(self._settings.stream_position_seconds)
+                await self._pause()
         finally:
             # Nobody is left, unless by a defect: then clients come again, and so does a reader.
             self._reader = None
             self._end_all()
+
+    async def _pause(self) -> None:
+        """Until the next look at all; who comes meanwhile does not wait for it."""
+        ends_at = self._clock.monotonic_seconds() + self._settings.stream_position_seconds
+        while (seconds := ends_at - self._clock.monotonic_seconds()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._newcomer.wait()
+            self._newcomer.clear()
+            unseen = {id: office for id, office in self._offices.items() if office.snapshot is None}
+            if unseen:
+                await self._look(unseen)
 
     def _end_all(self) -> None:
         for office in self._offices.values():

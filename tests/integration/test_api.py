@@ -358,6 +358,7 @@ def test_the_documents_are_served(api: httpx.Client) -> None:
         "/events",
         "/events/{event_id}",
         "/events/{event_id}/bookings",
+        "/events/{event_id}/box-office",
         "/events/{event_id}/ledger",
         "/bookings/{booking_id}",
         "/events/{event_id}/webhooks",

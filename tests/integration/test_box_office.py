@@ -228,6 +228,19 @@ def test_nothing_is_read_when_nobody_watches(
         assert shown_once(api.client, event)["applied_position"] == 0
 
 
+def test_who_comes_between_two_looks_does_not_wait_for_the_next(
+    settings: Settings, database: Database, redis_client: redis.Redis
+) -> None:
+    event, other = on_sale(settings, database), on_sale(settings, database)
+    with (
+        serving(settings, stream_position_seconds=60, stream_heartbeat_seconds=0.1) as api,
+        watching(api.client, event) as snapshots,
+    ):
+        next(snapshots)
+        # The client gives up long before the next look at all.
+        assert shown_once(api.client, other)["event"]["id"] == other.id
+
+
 def test_of_a_sale_in_which_nothing_happens_only_its_row_is_read(
     settings: Settings, database: Database, redis_client: redis.Redis
 ) -> None:

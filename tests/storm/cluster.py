@@ -118,6 +118,7 @@ class Cluster:
         """Every process that was ever started, by its id."""
         self.postgres_disk, self.valkey_disk = folder / "postgres", folder / "valkey"
         self.has_small_disks = False
+        self._others = set(psutil.Process().children(recursive=True))
         self._loop = loop
         self._stack = ExitStack()
 
@@ -211,8 +212,8 @@ class Cluster:
 
     def leaked_processes(self) -> list[str]:
         """After the end: what of it still runs."""
-        own = psutil.Process().children(recursive=True)
-        _, alive = psutil.wait_procs(own, timeout=LEAK_SECONDS_MAX)
+        own = set(psutil.Process().children(recursive=True)) - self._others
+        _, alive = psutil.wait_procs(list(own), timeout=LEAK_SECONDS_MAX)
         left = [f"process {process.pid} is still there: {process.name()}" for process in alive]
         known = {process.pid for process in alive}
         return left + [
