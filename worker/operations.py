@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
 from shared.clock import SystemClock
 from shared.database.engine import Database
 from shared.database.migrate import migrate
-from shared.errors import OnsaleError
+from shared.errors import LineUnavailable, OnsaleError
 from shared.line.connections import connect
 from shared.line.repair import LineRepair
+from shared.line.status import leave_verify_result
+from shared.log import log_event
 from shared.settings import Settings
 from worker.archive import Archivist
 from worker.archive_file import ArchiveRows
 from worker.reconcile import Reconciler
-from worker.verify import RowsVerifier
+from worker.verify import Counts, RowsVerifier, Verifier
+
+logger = logging.getLogger("worker")
 
 
 def bring_schema_to(settings: Settings, revision: str) -> int:
@@ -66,6 +71,42 @@ def archive(settings: Settings, event_id: str, path: Path, *, remove: bool) -> i
         client.close()
         database.close()
     return 0
+
+
+def verify(settings: Settings, event_id: str | None) -> int:
+    """Print each violation and a summary; gives 1 if there are violations."""
+    database = Database(settings, connections_max=1)
+    verifier = Verifier(database, report=print, progress=_show_progress)
+    try:
+        if event_id is None:
+            verifier.verify_all()
+        else:
+            verifier.verify_event(event_id)
+    finally:
+        database.close()
+    counts = verifier.counts
+    if event_id is None or counts.violations:
+        _leave_result(settings, counts.violations)
+    print(
+        f"{counts.events} events, {counts.commands} commands and {counts.bookings} bookings checked:"
+        f" {counts.violations} violations"
+    )
+    return 1 if counts.violations else 0
+
+
+def _leave_result(settings: Settings, violations: int) -> None:
+    """For `/metrics`; one event that is right does not take back what was found at others."""
+    try:
+        leave_verify_result(connect(settings), SystemClock(), violations)
+    except LineUnavailable as error:
+        log_event(logger, logging.WARNING, "metrics don't show this result", reason=error)
+
+
+def _show_progress(counts: Counts) -> None:
+    """A line that is written over, for who watches."""
+    if sys.stderr.isatty():
+        line = f"{counts.events} events, {counts.commands} commands, {counts.bookings} bookings"
+        print(f"\r{line}", end="", file=sys.stderr, flush=True)
 
 
 def verify_archive(path: Path) -> int:

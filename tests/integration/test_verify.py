@@ -24,8 +24,9 @@ from shared.line.consumer import NO_CLAIM
 from shared.records import CommandPayload, EventRecord
 from shared.settings import Settings
 from tests.builders import create_event, tamper, violations
-from worker.__main__ import main, verify
+from worker.__main__ import main
 from worker.batch import apply_to_database
+from worker.operations import verify
 
 OPENING = datetime(2026, 11, 23, 10, tzinfo=UTC)
 CHANGES = {
