@@ -35,7 +35,9 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    with ValkeyServer(tmp_path_factory.mktemp("valkey") / "data") as server:
+    # Tests restart it, and it should not read what hundreds of others have written before them.
+    often = {"auto-aof-rewrite-min-size": "4mb"}
+    with ValkeyServer(tmp_path_factory.mktemp("valkey") / "data", settings=often) as server:
         yield server
 
 
