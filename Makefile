@@ -11,9 +11,9 @@ up: $(VENV)/.local
 demo: $(VENV)/.demo
 	@exec $(BIN)/python -m demo $(ARGS)
 
-# Each of the two processes has servers of its own.
+# Tests mostly wait. Each process has servers of its own.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -25,7 +25,7 @@ from shared.settings import Authentication, Settings
 from tests.browser.accessible import barriers
 from tests.browser.pictures import take
 from tests.builders import book as command
-from tests.builders import create_event, make_key, outcomes_in_ledger, submit, violations
+from tests.builders import create_event, make_key, outcomes_in_ledger, submit, violations, wait_until
 from tests.conftest import StartWorker
 from tests.serving import Serving, serving
 from tests.storm.loop_thread import LoopThread
@@ -166,12 +166,13 @@ def test_figures_of_seven_digits_fit_their_tiles_at_any_width(page: Page, serve:
 
 
 def test_who_does_not_see_the_chart_is_told_what_it_shows(
-    page: Page, serve: Serve, start_worker: StartWorker
+    page: Page, serve: Serve, database: Database, start_worker: StartWorker
 ) -> None:
     start_worker()
     api = serve()
     event_id = put_on_sale(api.client)
     book(api.client, event_id, ["ann", "bob"])
+    wait_until(lambda: len(outcomes_in_ledger(database, event_id)) == 2)
     open_office(page, api.client.base_url, event_id)
     image = page.get_by_role("img", name=re.compile(r"From submit to result\. Half in: .* last"))
     expect(image).to_be_visible()
