@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import orjson
+from sqlalchemy import Connection
 from starlette.concurrency import run_in_threadpool
 
 from api.box_office_document import box_office_document
@@ -18,9 +19,10 @@ from shared.clock import Clock
 from shared.database import box_office, statements
 from shared.database.box_office import Counted, Sale
 from shared.database.engine import Database
-from shared.errors import DatabaseUnavailable, LineUnavailable, TooManyWaiting
+from shared.errors import LineUnavailable, OnsaleError, TooManyWaiting
 from shared.line.standing import Standing, StandingReader
 from shared.log import log_event
+from shared.records import EventRecord
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ class BoxOffices:
         self._counted: OrderedDict[str, Counted] = OrderedDict()
         self._newcomer = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
+        self._reading: asyncio.Future[dict[str, Sale] | None] | None = None
         self._letting_go = False
 
     @property
@@ -82,8 +85,9 @@ class BoxOffices:
         """
         if event_id not in self._offices and self.watched >= limits.BOX_OFFICE_EVENTS_MAX:
             raise TooManyWaiting("As many box offices are open at this process as may.")
-        office = self._offices.setdefault(event_id, Office(event_id=event_id))
-        office.has_ended |= self._letting_go
+        office = self._offices.get(event_id)
+        if office is None or office.has_ended:
+            office = self._offices[event_id] = Office(event_id=event_id, has_ended=self._letting_go)
         office.wakes.add(wake)
         self._newcomer.set()
         if self._reader is None:
@@ -92,8 +96,8 @@ class BoxOffices:
             yield office
         finally:
             office.wakes.discard(wake)
-            if not office.wakes:
-                self._offices.pop(event_id, None)
+            if not office.wakes and self._offices.get(event_id) is office:
+                del self._offices[event_id]
 
     def let_go(self) -> None:
         """Keep nobody watching, now and from now on."""
@@ -101,11 +105,13 @@ class BoxOffices:
         self._end_all()
 
     async def stop(self) -> None:
-        """Look no more."""
+        """Look no more; a look at PostgreSQL that has begun is waited for, and ends by its own bounds."""
         if self._reader is not None:
             self._reader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reader
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
 
     async def _read_while_watched(self) -> None:
         try:
@@ -136,8 +142,9 @@ class BoxOffices:
             office.wake()
 
     async def _look(self, offices: Mapping[str, Office]) -> None:
+        self._reading = asyncio.ensure_future(run_in_threadpool(self._read_sales, offices))
         standings, sales = await asyncio.gather(
-            self._read_standings(list(offices)), run_in_threadpool(self._read_sales, offices)
+            self._read_standings(list(offices)), asyncio.shield(self._reading)
         )
         not_answering = [
             name for name, answer in (("redis", standings), ("postgresql", sales)) if answer is None
@@ -164,24 +171,35 @@ class BoxOffices:
                 snapshot=True, seconds_max=limits.BOX_OFFICE_READ_SECONDS_MAX
             ) as connection:
                 events = statements.find_events(connection, offices)
-                return {
-                    event.id: box_office.read_sale(
-                        connection,
-                        event,
-                        before=offices[event.id].sale,
-                        counted=self._counted.get(event.id, Counted()),
-                        count_max=count_max,
-                        now=self._clock.now(),
-                    )
+                sales = [
+                    self._read_sale(connection, event, offices[event.id], count_max)
                     for event in events.values()
                     if event.archived_at is None
-                }
-        except DatabaseUnavailable as error:
+                ]
+                return {sale.event.id: sale for sale in sales if sale is not None}
+        except OnsaleError as error:
             log_event(logger, logging.WARNING, "box offices don't see the ledger", reason=error)
             return None
 
+    def _read_sale(
+        self, connection: Connection, event: EventRecord, office: Office, count_max: int
+    ) -> Sale | None:
+        """None if the ledger has what this version can't read: a newer one may be writing it."""
+        try:
+            return box_office.read_sale(
+                connection,
+                event,
+                before=office.sale,
+                counted=self._counted.get(event.id, Counted()),
+                count_max=count_max,
+                now=self._clock.now(),
+            )
+        except ValueError as error:
+            log_event(logger, logging.WARNING, "box office can't be shown", event_id=event.id, reason=error)
+            return None
+
     def _note_sale(self, event_id: str, office: Office, sale: Sale | None) -> None:
-        """An event that is not there any more has been archived: nothing is to be seen of it."""
+        """Of an event that has been archived, or can't be read, nothing is to be seen any more."""
         if sale is None:
             office.has_ended = True
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 
 from fastapi.sse import format_sse_event
@@ -55,13 +55,19 @@ class BoxOfficeStream(EventStream):
         woken: asyncio.Event,
         snapshots_max: int | None,
         held: AsyncExitStack,
+        *,
+        may_watch: Callable[[], bool],
     ) -> None:
-        """`woken` is set when there is news of the office; `held` is given back when the stream ends."""
+        """`woken` is set when there is news of the office; `held` is given back when the stream ends.
+
+        `may_watch` is asked before each snapshot: a key may be revoked.
+        """
         super().__init__(self._tell(), held, event_id=office.event_id)
         self._clock = context.clock
         self._heartbeat_seconds = context.settings.stream_heartbeat_seconds
         self._snapshots_max = snapshots_max
         self._office = office
+        self._may_watch = may_watch
         self._woken = woken
         if office.snapshot is not None:
             woken.set()
@@ -72,6 +78,8 @@ class BoxOfficeStream(EventStream):
         while not self._office.has_ended and self._clock.monotonic_seconds() < self._ends_at:
             if not await self._woken_in_time():
                 yield HEARTBEAT
+            elif not self._may_watch():
+                return
             elif not self._office.has_ended and self._office.snapshot is not None:
                 yield _event(self._office.snapshot)
                 told += 1

@@ -41,6 +41,7 @@ class ApiContext:
     gate: Gate
     waiters: Slots
     streams: Slots
+    box_office_streams: Slots
     line_status: LineStatus
     draining: Draining
     tracer: Tracer | None

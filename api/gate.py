@@ -8,8 +8,10 @@ from types import MappingProxyType
 
 from api.authentication import Authenticator
 from api.callers import ANYONE, Caller
+from api.problems import ProblemError
 from api.rate_limit import RateLimiter
 from shared.api_keys import Role
+from shared.errors import DatabaseUnavailable
 from shared.settings import Settings
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -37,6 +39,14 @@ class Gate:
             Role.ORGANISER: settings.requests_per_key,
             Role.SELLER: settings.requests_per_key,
         }
+
+    def still_knows(self, authorization: str | None) -> bool:
+        """Whether who sends this header would be let in now too; not counted as a request."""
+        try:
+            self._authenticator.identify(authorization)
+        except (ProblemError, DatabaseUnavailable):
+            return False
+        return True
 
     def admit(self, authorization: str | None) -> Admission:
         """Who sends this Authorization header; the request is counted.

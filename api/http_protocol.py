@@ -137,8 +137,11 @@ class _OneWrite:
         self._parts.append(data)
 
     def close(self) -> None:
+        """Send what is left and hang up; a client that does not take it is not waited for for ever."""
         self._flush()
         self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._loop.call_later(limits.CLOSE_SECONDS_MAX, self._transport.abort)
 
     def _flush(self) -> None:
         data = b"".join(self._parts)

@@ -31,6 +31,7 @@ from api.security_headers import with_security_headers
 from api.slots import Slots
 from api.stopping import Draining, on_stop_signal
 from api.watch import watched
+from shared import limits
 from shared.clock import SystemClock
 from shared.collector import calm_collector
 from shared.database.engine import Database
@@ -144,6 +145,9 @@ async def _running_context(settings: Settings, tracer: Tracer | None) -> AsyncIt
             gate=Gate(authenticator, limiter, settings),
             waiters=Slots(settings.waiters_max, too_many="As many clients wait at this process as may."),
             streams=Slots(settings.streams_max, too_many="As many streams are open at this process as may."),
+            box_office_streams=Slots(
+                limits.BOX_OFFICE_STREAMS_MAX, too_many="As many box offices are open at this process as may."
+            ),
             line_status=LineStatus(scraper, clock),
             draining=Draining(),
             tracer=tracer,

@@ -17,8 +17,8 @@ ORDER_KEPT = "First come, first served"
 ANSWERED_ONCE = "Every command answered once"
 EVERYONE_ANSWERED = "Everyone answered"
 
-EXPECTED = (*BY_THE_RULES, "invalid-request")
-"""All that these buyers can be answered; anything else is a fault of the service."""
+INVALID = "invalid-request"
+"""The answer to who asks for more at once than anybody may have."""
 
 Asked = tuple[str, str]
 """The kind of a command, and the buyer or the booking that it names."""
@@ -49,7 +49,7 @@ def judge(commands: Sequence[Command], evidence: Evidence) -> list[Finding]:
         _under_the_limit(evidence, count),
         _order_kept(pairs, evidence.rows),
         _answered_once(pairs, unasked, evidence.rows),
-        _everyone_answered(commands),
+        _everyone_answered(commands, evidence.sale),
     ]
 
 
@@ -61,20 +61,20 @@ def judge_answers(commands: Sequence[Command], sale: Sale) -> list[Finding]:
         Finding(
             promise=SOLD_EXACTLY,
             facts=f"{sold:,} of {sale.total_tickets:,} tickets",
-            complaints=list(_wrong_sum(sold, sale)),
+            complaints=[*_wrong_sum(commands, sale), *_turned_away_for_nothing(commands, sale)],
         ),
         Finding(
             promise=UNDER_THE_LIMIT,
             facts=f"the most that anybody has: {max(held.values(), default=0)}",
             complaints=list(_over_limit(held, sale)),
         ),
-        _everyone_answered(commands),
+        _everyone_answered(commands, sale),
     ]
 
 
 def _sold_exactly(commands: Sequence[Command], evidence: Evidence, count: Recount) -> Finding:
     sale = evidence.sale
-    complaints = [*_wrong_sum(_sold_as_told(commands), sale), *count.wrong_outcomes]
+    complaints = [*_wrong_sum(commands, sale), *count.wrong_outcomes]
     complaints += differences(count.bookings, evidence.bookings)
     if count.left != sale.available_tickets:
         complaints.append(f"{count.left} must be left by the ledger, the event says {sale.available_tickets}")
@@ -87,12 +87,27 @@ def _sold_exactly(commands: Sequence[Command], evidence: Evidence, count: Recoun
     )
 
 
-def _wrong_sum(sold: int, sale: Sale) -> Iterator[str]:
+def _wrong_sum(commands: Sequence[Command], sale: Sale) -> Iterator[str]:
+    """What was never answered may have been applied or not."""
+    sold = _sold_as_told(commands)
+    unknown = Counter[CommandKind]()
+    for command in commands:
+        unknown[command.kind] += command.ticket_count if command.outcome is None else 0
     gone = sale.total_tickets - sale.available_tickets
-    if sold != gone:
+    if not sold - unknown[CommandKind.CANCEL] <= gone <= sold + unknown[CommandKind.BOOK]:
         yield f"the buyers were told of {sold} tickets, the event has sold {gone}"
     if not 0 <= sale.available_tickets <= sale.total_tickets:
         yield f"{sale.available_tickets} of {sale.total_tickets} tickets can't be left"
+
+
+def _turned_away_for_nothing(commands: Sequence[Command], sale: Sale) -> Iterator[str]:
+    """Where no ticket ever came back, as many as are left in the end were there for everyone."""
+    if any(command.kind is CommandKind.CANCEL for command in commands):
+        return
+    left = sale.available_tickets
+    for command in commands:
+        if command.outcome == OutcomeCode.NOT_ENOUGH_TICKETS and command.ticket_count <= left:
+            yield f"{_name(command)} was refused, with {left} left"
 
 
 def _sold_as_told(commands: Sequence[Command]) -> int:
@@ -224,18 +239,25 @@ def _wrong_answer(command: Command, told: Told, row: Row) -> Iterator[str]:
         yield f"told that booking {told.booking_id} was given back, it was {command.cancels}"
 
 
-def _everyone_answered(commands: Sequence[Command]) -> Finding:
+def _everyone_answered(commands: Sequence[Command], sale: Sale) -> Finding:
+    nothing = [] if commands else ["nobody asked for anything"]
     silent = [f"{_name(command)} was never answered" for command in commands if command.outcome is None]
     strange = [
         f"{_name(command)} was answered {command.outcome}"
         for command in commands
-        if command.outcome is not None and command.outcome not in EXPECTED
+        if command.outcome is not None and command.outcome not in _expected(command, sale)
     ]
     return Finding(
         promise=EVERYONE_ANSWERED,
         facts=f"{len(commands) - len(silent):,} of {len(commands):,} commands",
-        complaints=silent + strange,
+        complaints=nothing + silent + strange,
     )
+
+
+def _expected(command: Command, sale: Sale) -> Sequence[str]:
+    """All that this command can be answered; anything else is a fault of the service."""
+    is_greedy = command.kind is CommandKind.BOOK and command.ticket_count > sale.max_tickets_per_user
+    return (*BY_THE_RULES, INVALID) if is_greedy else BY_THE_RULES
 
 
 def _name(command: Command) -> str:

@@ -33,6 +33,7 @@ HEALTH_SECONDS_MAX = 60.0
 HEALTH_ANSWER_SECONDS_MAX = 1.0
 # A request may wait for its result for half a minute; it isn't worth holding up the person at the terminal.
 API_STOP_SECONDS_MAX = 10.0
+API_GRACE_SECONDS = 8
 DASHBOARD_STOP_SECONDS_MAX = 5.0
 # A batch in its transaction ends within PostgreSQL's statement timeout of 10 seconds, or is rolled back.
 WORKER_STOP_SECONDS_MAX = 20.0
@@ -167,6 +168,7 @@ class Supervisor:
         settings = self._settings
         command = [sys.executable, "-m", "uvicorn", "api.main:app", "--no-access-log", "--no-server-header"]
         command += ["--http", "api.http_protocol:HttpProtocol"]
+        command += ["--timeout-graceful-shutdown", str(API_GRACE_SECONDS)]
         command += ["--host", settings.api_host, "--port", str(settings.api_port)]
         return self._program("API", command, role=API, seconds=API_STOP_SECONDS_MAX)
 

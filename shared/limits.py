@@ -140,11 +140,17 @@ STREAM_SECONDS_MAX = 900.0
 STREAM_SEND_SECONDS_MAX = 30.0
 """How long a client may leave an event of its stream unread before the stream is given up."""
 
+CLOSE_SECONDS_MAX = 5.0
+"""How long a connection that is closed waits for its client to take what was written before."""
+
 STREAM_RESULT_SECONDS_MAX = 2.0
 """How long after its turn a stream waits for the result to be sent before it asks for it."""
 
 STREAM_RETRY_MS = (1_000, 5_000)
 """When a client opens its stream again after it broke off; by chance, so that they don't come all at once."""
+
+BOX_OFFICE_STREAMS_MAX = 500
+"""Box offices that one API process serves at a time, beside the streams of buyers."""
 
 BOX_OFFICE_EVENTS_MAX = 20
 """Events of which one API process shows the box office at a time; any number may watch each of them."""
@@ -163,7 +169,7 @@ BOX_OFFICE_LATENCY_ROWS_MAX = 5_000
 """Of which commands a box office tells how long they took: those applied so lately, the newest of them."""
 
 BOX_OFFICE_READ_SECONDS_MAX = 2.0
-"""How long one look may wait for PostgreSQL; then it tells what it knows from before."""
+"""How long one look may read, once it is connected; then it tells what it knows from before."""
 
 BOX_OFFICE_SNAPSHOTS_MAX = 1_000
 """Snapshots that a client may ask for; who wants more asks for no number."""

@@ -88,10 +88,10 @@ class Settings(BaseSettings):
         int, Field(ge=1, le=100_000, description="streams that one API process keeps open")
     ] = 5_000
     stream_position_seconds: Annotated[
-        float, Field(ge=0.05, le=60, description="how often a stream is told how far its line has come")
+        float, Field(ge=0.05, le=5, description="how often a stream is told how far its line has come")
     ] = 1.0
     stream_heartbeat_seconds: Annotated[
-        float, Field(ge=0.1, le=300, description="how long a stream is silent before a heartbeat")
+        float, Field(ge=0.1, le=30, description="how long a stream is silent before a heartbeat")
     ] = 15.0
     batch_commands_max: Annotated[
         int, Field(ge=1, le=10_000, description="commands applied in one transaction")

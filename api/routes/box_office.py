@@ -6,7 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
@@ -50,18 +50,26 @@ Snapshots = Annotated[
     },
 )
 async def stream_box_office(
-    event_id: str, context: Context, caller: Organiser, snapshots: Snapshots = None
+    event_id: str, request: Request, context: Context, caller: Organiser, snapshots: Snapshots = None
 ) -> StreamingResponse:
     """Server-Sent Events. `outcomes` are counted up to `counted_position`; the ledger of a long sale takes a
     few snapshots. `not_answering` names the servers of which it says what they said last."""
     id = known_event_id(event_id)
     async with AsyncExitStack() as held:
-        held.enter_context(context.streams.take())
+        held.enter_context(context.box_office_streams.take())
         await check_manages(context, caller, id)
         await run_in_threadpool(_refuse_what_is_not_there, context, id)
         woken = asyncio.Event()
         office = held.enter_context(context.box_offices.watch(id, woken.set))
-        return BoxOfficeStream(context, office, woken, snapshots, held.pop_all())
+        authorization = request.headers.get("authorization")
+        return BoxOfficeStream(
+            context,
+            office,
+            woken,
+            snapshots,
+            held.pop_all(),
+            may_watch=lambda: context.gate.still_knows(authorization),
+        )
 
 
 def _refuse_what_is_not_there(context: ApiContext, event_id: str) -> None:

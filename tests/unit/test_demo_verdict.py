@@ -225,3 +225,35 @@ def test_a_service_without_a_ledger_is_held_to_what_it_told() -> None:
     assert broken(judge_answers(oversold, replace(SALE, available_tickets=-1))) == {SOLD_EXACTLY}
     greedy = [*answers(), booked("eve", 1, sent_at=6.0)]
     assert broken(judge_answers(greedy, replace(SALE, total_tickets=4))) == {UNDER_THE_LIMIT}
+
+
+def test_a_service_without_a_ledger_may_refuse_nobody_while_tickets_are_left() -> None:
+    commands = [booked("ann", 1, sent_at=1.0), refused("dee", 1, "not-enough-tickets", sent_at=2.0)]
+    one_left = replace(SALE, total_tickets=2, available_tickets=1)
+    assert broken(judge_answers(commands, one_left)) == {SOLD_EXACTLY}
+    asked_for_more = [commands[0], refused("dee", 2, "not-enough-tickets", sent_at=2.0)]
+    assert broken(judge_answers(asked_for_more, one_left)) == set()
+    given_back = [*commands, booked("eve", 1, sent_at=3.0), cancelled("ann", 1, sent_at=4.0)]
+    assert broken(judge_answers(given_back, one_left)) == set()
+
+
+def test_what_a_service_without_a_ledger_never_answered_may_have_been_sold() -> None:
+    unanswered = Command(kind=CommandKind.BOOK, user_id="bob", ticket_count=1, sent_at=1.0)
+    commands = [booked("ann", 1, sent_at=1.0), unanswered]
+    for left in (0, 1):
+        sale = replace(SALE, total_tickets=2, available_tickets=left)
+        assert broken(judge_answers(commands, sale)) == {EVERYONE_ANSWERED}
+    sold_to_nobody = replace(SALE, total_tickets=2, available_tickets=0)
+    assert broken(judge_answers(commands[:1], sold_to_nobody)) == {SOLD_EXACTLY}
+
+
+def test_a_request_is_found_invalid_only_where_it_is() -> None:
+    commands = answers()
+    commands[4].told[0] = replace(commands[4].told[0], outcome="invalid-request")
+    assert EVERYONE_ANSWERED in broken(judge(commands, truth()))
+
+
+def test_a_sale_to_which_nobody_came_proves_nothing() -> None:
+    untouched = replace(SALE, available_tickets=SALE.total_tickets)
+    assert broken(judge([], Evidence(sale=untouched, rows=[], bookings=[]))) == {EVERYONE_ANSWERED}
+    assert broken(judge_answers([], untouched)) == {EVERYONE_ANSWERED}

@@ -42,12 +42,12 @@ async function sendOne(api, eventId, run, number, told, signal) {
   }
 }
 
-/** Who got no ticket has nothing to cancel. */
+/** Who got no ticket has nothing to cancel, and who is not heard keeps theirs. */
 async function cancel(api, bookingId, signal) {
   try {
     await api.call("DELETE", `/bookings/${bookingId}`, { signal });
   } catch (error) {
-    if (!(error instanceof Problem)) throw error;
+    if (!(error instanceof Problem || error instanceof Away)) throw error;
   }
 }
 

@@ -3,7 +3,7 @@
 import { connectActions } from "/assets/box-office-actions.js";
 import { connectStampede } from "/assets/box-office-stampede.js";
 import { BoxOfficeView, clockText, summary } from "/assets/box-office-view.js";
-import { Api } from "/assets/http.js";
+import { Api, Problem } from "/assets/http.js";
 import { saleState } from "/assets/sale-state.js";
 
 const KEY = "onsale.key";
@@ -125,8 +125,10 @@ async function open() {
       onEvent: ({ data }) => showSnapshot(data),
       onLost: (error) => lose(error.document ? `${error.message} Trying again…` : "Onsale can’t be reached. Trying again…"),
     });
-  } catch (problem) {
-    showRefusal(problem);
+  } catch (error) {
+    if (error instanceof Problem) return showRefusal(error);
+    lose("This page can’t show what Onsale says. Reload it; it may be older than Onsale is now.");
+    throw error;
   }
 }
 
