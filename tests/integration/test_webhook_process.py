@@ -207,8 +207,10 @@ def test_targets_known_to_hang_leave_threads_to_the_others(
     stopping = start_webhooks(webhooks_attempt_seconds_max=0.2)
     wait_until(lambda: all(current(database, webhook).slow for webhook in hanging))
     stopping.set()
+    # An attempt may have been given up before it reached the receiver.
+    received = len(receiver.received)
     start_webhooks(webhooks_attempt_seconds_max=60)
-    wait_until(lambda: len(receiver.received) > 6)
+    wait_until(lambda: len(receiver.received) > received)
     with running_receiver() as healthy:
         webhook = register(database, event, healthy.url)
         sell(database, event, "bob")
