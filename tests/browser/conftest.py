@@ -1,7 +1,7 @@
 """A real Chromium, one for all tests of this folder, and a clean profile of it for each.
 
-Chromium comes from the machine (Debian: `apt-get install chromium`), not from Playwright's own
-download; without one these tests are skipped.
+Chromium comes from the machine (Debian: `apt-get install chromium-headless-shell`), not from
+Playwright's own download; without one these tests are skipped.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,11 +19,21 @@ from playwright.sync_api import (
     ConsoleMessage,
     Page,
     Request,
+    ViewportSize,
     expect,
     sync_playwright,
 )
 
-CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+# The first has no windows to draw and takes half the CPU of the others.
+CHROMIUM_NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+
+QUIET = ["--disable-background-networking", "--disable-component-update"]
+# Two hundred pages of as many hosts would be two hundred processes, and five gigabytes.
+FEW_PROCESSES = [
+    "--renderer-process-limit=24",
+    "--disable-site-isolation-trials",
+    "--disable-features=IsolateOrigins,site-per-process",
+]
 
 # Pages pause up to ten seconds between two tries; a busy machine makes it more.
 expect.set_options(timeout=60_000)
@@ -34,11 +45,10 @@ def chromium() -> Iterator[Browser]:
     executable = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
     if executable is None:
         pytest.skip("no Chromium on this machine")
-    quiet = ["--disable-background-networking", "--disable-component-update"]
     with sync_playwright() as playwright:
         # Chromium refuses to run its sandbox as root, which is what a container's tests run as.
         browser = playwright.chromium.launch(
-            executable_path=executable, args=quiet, chromium_sandbox=os.geteuid() != 0
+            executable_path=executable, args=QUIET + FEW_PROCESSES, chromium_sandbox=os.geteuid() != 0
         )
         yield browser
         browser.close()
@@ -67,14 +77,28 @@ class Complaints:
             self.found.append(request.url)
 
 
-@pytest.fixture
-def browser_context(chromium: Browser) -> Iterator[BrowserContext]:
-    context = chromium.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB")
+@contextmanager
+def watched(context: BrowserContext) -> Iterator[BrowserContext]:
+    """A profile whose pages may give no cause for complaint, until it is closed."""
     complaints = Complaints()
     complaints.listen(context)
     yield context
     context.close()
     assert complaints.found == []
+
+
+@pytest.fixture
+def browser_context(chromium: Browser) -> Iterator[BrowserContext]:
+    with watched(chromium.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB")) as context:
+        yield context
+
+
+@pytest.fixture
+def plain_context(chromium: Browser) -> Iterator[BrowserContext]:
+    """Small and without motion: what two hundred pages draw is a machine's worth of work."""
+    phone: ViewportSize = {"width": 320, "height": 480}
+    with watched(chromium.new_context(viewport=phone, reduced_motion="reduce", locale="en-GB")) as context:
+        yield context
 
 
 @pytest.fixture
