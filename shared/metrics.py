@@ -113,6 +113,7 @@ REDIS_MEMORY_MAX_BYTES = "onsale_redis_memory_max_bytes"
 REDIS_KEYS = "onsale_redis_keys"
 RESULTS_KEPT = "onsale_results_kept"
 WORKERS = "onsale_workers"
+WEBHOOK_WORKERS = "onsale_webhook_workers"
 VERIFY_VIOLATIONS = "onsale_verify_violations"
 VERIFY_TIME_SECONDS = "onsale_verify_time_seconds"
 
@@ -125,7 +126,8 @@ READ_FROM_REDIS: dict[str, str] = {
     REDIS_MEMORY_MAX_BYTES: "Memory that Redis may use; 0 means that it has no bound of its own.",
     REDIS_KEYS: "Keys in Redis: mostly commands that wait and results until they expire.",
     RESULTS_KEPT: "Results that Redis still keeps, of the events with work that were looked at.",
-    WORKERS: "Workers on RQ's list.",
+    WORKERS: "Workers that are alive, as RQ's list has them.",
+    WEBHOOK_WORKERS: "Processes that tell webhooks and are alive.",
     VERIFY_VIOLATIONS: "Violations that the last `python -m worker verify` found.",
     VERIFY_TIME_SECONDS: "When it ended, in seconds since 1970.",
 }

@@ -17,6 +17,7 @@ from shared.errors import LineUnavailable
 from shared.line import keys
 from shared.line.connections import line_errors
 from shared.line.scripts import ScriptName, script_source
+from shared.line.webhook_jobs import QUEUE_NAME, SLOW_QUEUE_NAME
 from shared.log import log_event
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,8 @@ logger = logging.getLogger(__name__)
 OTHER_EVENTS = "other"
 """The label of all events that are not told one by one."""
 
-_FIXED = 9
+_SERVERS = 5
+_FIXED = 10
 _PER_LINE = 3
 
 
@@ -51,7 +53,8 @@ class LineStatus(Collector):
     def _read(self) -> Iterator[Metric]:
         try:
             with line_errors():
-                found = cast(list[Any], self._script(args=[limits.LINES_TOLD_MAX]))
+                arguments: list[int | str] = [limits.LINES_TOLD_MAX, QUEUE_NAME, SLOW_QUEUE_NAME]
+                found = cast(list[Any], self._script(args=arguments))
                 memory = self._client.info("memory")
                 keys_held = self._client.dbsize()
         except LineUnavailable as error:
@@ -79,13 +82,15 @@ def leave_verify_result(client: redis.Redis, clock: Clock, violations: int) -> N
 
 
 def _told(found: list[Any]) -> Iterator[Metric]:
-    waiting, consumed, workers, now, results, violations, verified_at, others, oldest = found[:_FIXED]
+    waiting, consumed, workers, telling, now = found[:_SERVERS]
+    results, violations, verified_at, others, oldest = found[_SERVERS:_FIXED]
     seconds = float(now)
     events = _family(metrics.LINE_EVENTS, "state")
     events.add_metric(["waiting"], waiting)
     events.add_metric(["consumed"], consumed)
     yield events
     yield _gauge(metrics.WORKERS, workers)
+    yield _gauge(metrics.WEBHOOK_WORKERS, telling)
     yield _gauge(metrics.RESULTS_KEPT, results)
     if violations:
         yield _gauge(metrics.VERIFY_VIOLATIONS, float(violations))

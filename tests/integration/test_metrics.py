@@ -21,10 +21,11 @@ from shared.database.engine import Database
 from shared.identifiers import new_id
 from shared.line.connections import connect
 from shared.line.consumer import Consumer
+from shared.line.keys import RQ_WORKER, RQ_WORKERS
 from shared.line.status import LineStatus
 from shared.settings import Settings
 from tests.builders import book, create_event, seed, submit, tamper, wait_until
-from tests.conftest import StartWorker
+from tests.conftest import StartWebhooks, StartWorker
 from tests.unit.test_metrics import needs_promtool
 from worker.__main__ import main
 
@@ -199,6 +200,27 @@ def test_the_oldest_wait_is_that_of_the_first_in_line(
     assert read(line_status(), "onsale_line_oldest_wait_seconds", event=event.id) > 24 * 3600
     redis_client.hset(f"rq:job:{first.job_id}", "created_at", "spoilt")
     assert read(line_status(), "onsale_line_oldest_wait_seconds", event=event.id) == 0
+
+
+def test_workers_and_processes_of_webhooks_are_counted_apart_while_they_live(
+    redis_client: redis.Redis,
+    line_status: Callable[[], str],
+    start_worker: StartWorker,
+    start_webhooks: StartWebhooks,
+) -> None:
+    def counted() -> tuple[float, float]:
+        text = line_status()
+        return read(text, "onsale_workers"), read(text, "onsale_webhook_workers")
+
+    assert counted() == (0, 0)
+    start_worker()
+    stopping = start_webhooks()
+    wait_until(lambda: counted() == (1, 1))
+    # A worker that was killed: its key has expired, and nobody took its name from the list.
+    redis_client.sadd(RQ_WORKERS, f"{RQ_WORKER}killed")
+    assert counted() == (1, 1)
+    stopping.set()
+    wait_until(lambda: counted() == (1, 0))
 
 
 def test_redis_is_asked_once_a_moment_however_many_ask(settings: Settings, redis_client: redis.Redis) -> None:

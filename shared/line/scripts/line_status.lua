@@ -1,11 +1,20 @@
 -- What an operator watches: how long lines are and how long their first command has waited. It looks at the events
 -- that need a consumer or have one, at no others and at no more than a bound, those that have waited longest first.
--- ARGV: how many of the longest lines to tell one by one.
--- Gives: events waiting, events consumed, workers, now in seconds, results kept, what `verify` found last (violations,
+-- ARGV: how many of the longest lines to tell one by one, the queues of webhooks and of slow webhooks.
+-- Gives: events waiting, events consumed, workers of lines, processes of webhooks, now in seconds, results kept, what `verify` found last (violations,
 -- seconds), commands in all other lines, the oldest accepted_at of those or '', then event_id, commands and the
 -- first command's accepted_at or '' of each of the longest.
 local tell = tonumber(ARGV[1])
 local lines, results = {}, 0
+
+-- A worker that was killed stays on RQ's list without the key that expires.
+local function alive(list)
+  local count = 0
+  for _, worker in ipairs(redis.call('SMEMBERS', list)) do
+    count = count + redis.call('EXISTS', worker)
+  end
+  return count
+end
 
 local function look(index, bound)
   for _, event_id in ipairs(redis.call('ZRANGE', index, 0, bound - 1)) do
@@ -37,6 +46,7 @@ for index, line in ipairs(lines) do
     end
   end
 end
+local telling, telling_slow = alive(K.rq_workers_of_queue .. ARGV[2]), alive(K.rq_workers_of_queue .. ARGV[3])
 local verified = redis.call('HMGET', K.verified, 'violations', 'seconds')
-return {redis.call('ZCARD', K.ready), redis.call('ZCARD', K.leased), redis.call('SCARD', K.rq_workers),
-  redis.call('TIME')[1], results, verified[1] or '', verified[2] or '', others, oldest, unpack(told)}
+return {redis.call('ZCARD', K.ready), redis.call('ZCARD', K.leased),
+  alive(K.rq_workers) - telling - telling_slow, telling, redis.call('TIME')[1], results, verified[1] or '', verified[2] or '', others, oldest, unpack(told)}
