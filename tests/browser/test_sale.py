@@ -139,7 +139,8 @@ def test_a_buyer_can_leave_the_line(
     event_id = put_on_sale(api)
     open_sale(page, api, event_id)
     ask_for(page, 1)
-    page.get_by_role("button", name="Leave the line").click()
+    with page.expect_response(lambda response: response.request.method == "DELETE"):
+        page.get_by_role("button", name="Leave the line").click()
     start_worker()
     heading(page, "You left the line")
     assert booked(database, event_id) == ["withdrawn"]
