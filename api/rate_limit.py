@@ -65,10 +65,13 @@ def used_in_window(earlier: int, now: int, elapsed_share: float) -> int:
 
 
 def seconds_until_room(earlier: int, now: int, quota: int, elapsed_seconds: float) -> int:
-    """How long it takes until a window that is full has room for a request, if none is made until then."""
+    """How long it takes until a window that is full has room for a request, if none is made until then.
+
+    At least a second, also at the very beginning of a window, where the room is a moment away.
+    """
     if now < quota:
         share = 1.0 - (quota - now) / earlier
-        return math.floor(limits.RATE_WINDOW_SECONDS * share - elapsed_seconds) + 1
+        return max(1, math.floor(limits.RATE_WINDOW_SECONDS * share - elapsed_seconds) + 1)
     rest = limits.RATE_WINDOW_SECONDS - elapsed_seconds
     return math.floor(rest + limits.RATE_WINDOW_SECONDS * (1.0 - quota / now)) + 1
 

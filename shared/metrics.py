@@ -78,8 +78,8 @@ BATCH_WAIT_SECONDS = Histogram(
 )
 PHASE_SECONDS = Histogram(
     "onsale_phase_seconds",
-    "Time in a phase of a worker's round: claim; lock, prefetch, rules, write and commit of the transaction;"
-    " complete.",
+    "Time in a phase of a worker's round: claim, where it did not sleep before; lock, prefetch, rules, write"
+    " and commit of the transaction; complete.",
     ("phase",),
     buckets=_PHASE_SECONDS,
     registry=_REGISTRY,
@@ -141,6 +141,7 @@ for _reason in ("stale", "locked", "blocked", "database"):
 for _reason in ("unavailable", "locked", "refused"):
     DATABASE_ERRORS.labels(_reason)
 KIND_COUNTERS = {kind.value: COMMANDS_ACCEPTED.labels(kind.value).inc for kind in CommandKind}
+COUNT_UNKNOWN_KIND = KIND_COUNTERS[CommandKind.UNKNOWN]
 OUTCOME_COUNTERS = {outcome: COMMANDS_APPLIED.labels(outcome.value).inc for outcome in OutcomeCode}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from api.rate_limit import Standing, seconds_until_room, used_in_window
@@ -18,6 +18,7 @@ def test_the_span_before_counts_for_as_much_of_it_as_the_window_covers() -> None
 @given(
     st.integers(0, 1_000), st.integers(0, 1_000), st.integers(1, 500), st.floats(0, WINDOW, exclude_max=True)
 )
+@example(earlier=1, now=0, quota=1, elapsed=1e-38)
 def test_after_the_wait_there_is_room_and_not_long_before(
     earlier: int, now: int, quota: int, elapsed: float
 ) -> None:
