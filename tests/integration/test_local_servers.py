@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -49,6 +50,12 @@ def test_a_restart_keeps_port_and_data(kind: type[Server], way: str, tmp_path: P
         assert server.url == url
         assert server.process is not process
         assert recall(server) == "kept"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="preloading is Linux's")
+def test_valkey_runs_with_the_quick_allocator(tmp_path: Path) -> None:
+    with ValkeyServer(tmp_path / "data") as server:
+        assert "libmimalloc" in Path(f"/proc/{server.pid}/maps").read_text()
 
 
 @pytest.mark.parametrize("kind", SERVERS)
