@@ -64,8 +64,8 @@ MUTATIONS = (
         invariant="I2",
         what="what a user holds from earlier batches is not counted",
         path="worker/batch.py",
-        old="statements.active_tickets_by_user(connection, event.id, user_ids) if user_ids else {}",
-        new="{}",
+        old="            holdings=holdings,\n",
+        new="            holdings={},\n",
         test="tests/faults/test_line_machine.py",
     ),
     Mutation(
@@ -183,9 +183,9 @@ MUTATIONS = (
     Mutation(
         invariant="I6",
         what="the event's row is not locked",
-        path="shared/database/statements.py",
-        old="_LOCK_EVENT = _SELECT_EVENT.with_for_update()",
-        new="_LOCK_EVENT = _SELECT_EVENT",
+        path="shared/database/batches.py",
+        old="SELECT FROM events WHERE id = %(event_id)s FOR UPDATE;",
+        new="",
         test="tests/integration/test_batch.py",
     ),
     Mutation(

@@ -11,7 +11,8 @@ from operator import attrgetter
 from sqlalchemy import Connection
 
 from shared.clock import Clock, format_time
-from shared.database import statements
+from shared.database import batches, statements
+from shared.database.batches import BatchWrites
 from shared.database.engine import Database
 from shared.domain import (
     BookTickets,
@@ -98,13 +99,14 @@ def _apply(
     look_up_all: bool,
 ) -> AppliedBatch:
     phases = Phases(clock)
-    with database.transaction() as connection:
-        event = statements.lock_event(connection, event_id)
+    opening = batches.lock_and_read(event_id, _users_who_book(waiting))
+    with database.transaction_from(opening) as (connection, rows):
+        event, holdings = batches.event_and_holdings(rows)
         phases.end(Phase.LOCK)
         if event is None or event.archived_at is not None:
             return _fail_without_event(connection, event_id, event, waiting, clock.now())
         _refuse_stale_claim(event, token)
-        prefetched = _prefetch(connection, event, waiting, look_up_all=look_up_all)
+        prefetched = _prefetch(connection, event, holdings, waiting, look_up_all=look_up_all)
         phases.end(Phase.PREFETCH)
         state, outcomes = apply_batch(prefetched.state, [fresh.command for fresh in prefetched.fresh])
         applied_at = clock.now()
@@ -141,16 +143,28 @@ def _refuse_stale_claim(event: EventRecord, token: int) -> None:
         raise StaleClaim(event.fencing_token)
 
 
+def _users_who_book(waiting: Sequence[WaitingCommand]) -> set[str]:
+    return {command.command.user_id for command in waiting if isinstance(command.command, BookTickets)}
+
+
 def _prefetch(
-    connection: Connection, event: EventRecord, waiting: Sequence[WaitingCommand], *, look_up_all: bool
+    connection: Connection,
+    event: EventRecord,
+    holdings: dict[str, int],
+    waiting: Sequence[WaitingCommand],
+    *,
+    look_up_all: bool,
 ) -> _Prefetched:
-    """Read the recorded outcomes of what was applied before, and what the rules need for the rest."""
+    """Read the recorded outcomes of what was applied before, and what the rules need for the rest.
+
+    Most batches only book, each command for the first time: there nothing is left to read.
+    """
     recorded = _find_recorded(connection, event.applied_position, waiting, look_up_all=look_up_all)
     fresh = _fresh_in_turn(event, waiting, recorded)
     bookings = _find_bookings_to_cancel(connection, event, fresh)
-    user_ids = {command.command.user_id for command in fresh if isinstance(command.command, BookTickets)}
-    user_ids.update(booking.user_id for booking in bookings.values())
-    holdings = statements.active_tickets_by_user(connection, event.id, user_ids) if user_ids else {}
+    who_cancel = {booking.user_id for booking in bookings.values()}
+    if who_cancel:
+        holdings = holdings | statements.active_tickets_by_user(connection, event.id, who_cancel)
     return _Prefetched(
         recorded=recorded,
         fresh=fresh,
@@ -219,22 +233,20 @@ def _find_bookings_to_cancel(
 
 
 def _write(connection: Connection, before: EventRecord, after: EventRecord, records: BatchRecords) -> None:
-    """Tickets that are given back or added are written first: others of the batch may have been sold them.
-
-    A total is lowered after what was given back and before what was sold, so that the count of available
-    tickets stays in its bounds at each step.
-    """
-    if records.cancelled:
-        statements.cancel_bookings(connection, records.cancelled, after.updated_at)
-    if sale_terms(after) != sale_terms(before):
-        statements.change_event(connection, after)
-    if records.made:
-        statements.insert_bookings(connection, list(records.made.values()))
-    if records.entries:
-        lines = [ledger_line(entry) for entry in records.entries]
-        statements.insert_ledger_lines(connection, lines)
-        digest = extended_digest(before.ledger_digest, lines)
-        statements.update_event(connection, sealed(replace(after, ledger_digest=digest)))
+    if not records.entries:
+        return
+    lines = [ledger_line(entry) for entry in records.entries]
+    digest = extended_digest(before.ledger_digest, lines)
+    batches.write(
+        connection,
+        BatchWrites(
+            event=sealed(replace(after, ledger_digest=digest)),
+            changed=sale_terms(after) != sale_terms(before),
+            cancelled=list(records.cancelled),
+            made=list(records.made.values()),
+            ledger_lines=lines,
+        ),
+    )
 
 
 def _results(
@@ -299,7 +311,8 @@ def _fail_without_event(
             (command for command in waiting if command.command.id not in recorded), start=last_position + 1
         )
     ]
-    statements.insert_ledger_lines(connection, (ledger_line(entry) for entry in entries))
+    if entries:
+        batches.insert_ledger(connection, [ledger_line(entry) for entry in entries])
     return AppliedBatch(
         results=_results(waiting, recorded, entries, applied_at),
         view=None,

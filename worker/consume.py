@@ -119,12 +119,9 @@ class Worker:
 
     def _turn(self) -> None:
         self._look_after_the_rest()
-        phases = Phases(self._clock)
-        claim = self._consumer.claim()
+        claim = self._next_claim()
         if claim is None:
-            self._sleeper.wait()
             return
-        phases.end(Phase.CLAIM)
         count_claim(taken_over=claim.taken_from is not None)
         if claim.taken_from is not None:
             log_event(
@@ -155,6 +152,15 @@ class Worker:
             count_given_up("database")
             self._consumer.release(claim.event_id, claim.token)
             raise
+
+    def _next_claim(self) -> Claim | None:
+        """A claim on an event that needs a consumer now, or on one that comes to need one during the wait."""
+        phases = Phases(self._clock)
+        claim = self._consumer.claim()
+        if claim is None:
+            return self._sleeper.wait(self._consumer)
+        phases.end(Phase.CLAIM)
+        return claim
 
     def _work_on(self, claim: Claim) -> None:
         """Apply batch after batch until the line is empty, the stretch is over or the claim is lost."""

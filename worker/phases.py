@@ -13,8 +13,9 @@ class Phase(StrEnum):
 
     CLAIM = "claim"
     LOCK = "lock"
-    """The connection, the time limits and the lock of the event's row."""
+    """The connection, the time limits, the lock of the event's row, and what most batches read."""
     PREFETCH = "prefetch"
+    """What the others read besides: of cancellations, and of commands that may have been applied before."""
     RULES = "rules"
     WRITE = "write"
     COMMIT = "commit"

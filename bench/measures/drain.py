@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import statistics
 import subprocess
@@ -17,13 +18,12 @@ from bench.outcome import Bar, Goal, Outcome
 from bench.processes import REPOSITORY, BenchmarkError
 from bench.stack import Stack, stack, used_between
 from local.servers import PostgresServer, ValkeyServer
-from shared.clock import SystemClock
-from shared.database import statements
+from shared.clock import SystemClock, format_time
 from shared.database.engine import Database
 from shared.domain import BookingStatus, CommandKind, OutcomeCode
 from shared.identifiers import new_id
 from shared.line.codec import book_payload
-from shared.records import BookingRecord, EventRecord, LedgerRecord
+from shared.records import EventRecord, LedgerRecord
 from shared.seals import ledger_line
 
 PER_SECOND = 20_000
@@ -33,6 +33,14 @@ DRAIN_SECONDS_MAX = 300.0
 RQ_JOBS = {"SimpleWorker": 1_000, "Worker": 200}
 PUSHED_AT_ONCE = 256
 ENTRY = "x" * 400
+COPY_BOOKINGS = (
+    "COPY bookings (id, event_id, user_id, ticket_count, status, created_at, updated_at)"
+    " FROM STDIN WITH (NULL '')"
+)
+COPY_LEDGER = (
+    "COPY ledger (job_id, event_id, position, kind, payload, outcome, detail, booking_id, accepted_at,"
+    " applied_at) FROM STDIN WITH (NULL '')"
+)
 
 
 def run(options: Options, say: Callable[[str], None]) -> Outcome:
@@ -124,48 +132,46 @@ def _copy_limit(rows: int) -> float:
     with scratch() as directory, stack(directory) as onsale:
         event = onsale.make_event()
         database = Database(onsale.settings, connections_max=1)
-        now = SystemClock().now()
-        batches = []
-        for start in range(0, rows, BATCH_ROWS):
-            ids = [new_id() for _ in range(BATCH_ROWS)]
-            bookings = [
-                BookingRecord(
-                    id=id,
-                    event_id=event.id,
-                    user_id=f"user{start + number}",
-                    ticket_count=1,
-                    status=BookingStatus.ACTIVE,
-                    created_at=now,
-                    updated_at=now,
-                )
-                for number, id in enumerate(ids)
-            ]
-            lines = [
-                ledger_line(
-                    LedgerRecord(
-                        job_id=id,
-                        event_id=event.id,
-                        position=start + number + 1,
-                        kind=CommandKind.BOOK,
-                        payload=book_payload(f"user{start + number}", 1),
-                        outcome=OutcomeCode.BOOKED,
-                        detail={},
-                        booking_id=id,
-                        accepted_at=now,
-                        applied_at=now,
-                    )
-                )
-                for number, id in enumerate(ids)
-            ]
-            batches.append((bookings, lines))
+        batches = [_rows(event.id, range(start, start + BATCH_ROWS)) for start in range(0, rows, BATCH_ROWS)]
         started = time.monotonic()
-        for bookings, lines in batches:
+        for bookings, entries in batches:
             with database.transaction() as connection:
-                statements.insert_bookings(connection, bookings)
-                statements.insert_ledger_lines(connection, lines)
+                cursor = connection.connection.cursor()
+                cursor.copy_expert(COPY_BOOKINGS, io.StringIO(bookings))
+                cursor.copy_expert(COPY_LEDGER, io.StringIO(entries))
+                cursor.close()
         seconds = time.monotonic() - started
         database.close()
     return rows / seconds
+
+
+def _rows(event_id: str, numbers: range) -> tuple[str, str]:
+    """Bookings and ledger rows as COPY reads them."""
+    now = SystemClock().now()
+    moment = format_time(now)
+    ids = [new_id() for _ in numbers]
+    bookings = [
+        "\t".join((id, event_id, f"user{number}", "1", BookingStatus.ACTIVE, moment, moment))
+        for number, id in zip(numbers, ids, strict=True)
+    ]
+    entries = [
+        ledger_line(
+            LedgerRecord(
+                job_id=id,
+                event_id=event_id,
+                position=number + 1,
+                kind=CommandKind.BOOK,
+                payload=book_payload(f"user{number}", 1),
+                outcome=OutcomeCode.BOOKED,
+                detail={},
+                booking_id=id,
+                accepted_at=now,
+                applied_at=now,
+            )
+        )
+        for number, id in zip(numbers, ids, strict=True)
+    ]
+    return "\n".join(bookings), "\n".join(entries)
 
 
 def _push_limit(entries: int) -> float:

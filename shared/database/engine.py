@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg2
 from psycopg2.errors import LockNotAvailable
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -23,13 +25,16 @@ from shared.errors import DatabaseUnavailable, EventLocked, WriteRefused
 from shared.metrics import DATABASE_ERRORS
 from shared.settings import Settings
 
-_SET_TIME_LIMITS = text(
-    "SELECT set_config('lock_timeout', :lock_timeout, true),"
-    " set_config('statement_timeout', :statement_timeout, true),"
-    " set_config('idle_in_transaction_session_timeout', :idle_timeout, true)"
+_TIME_LIMITS = (
+    "SELECT set_config('lock_timeout', {lock_timeout}, true),"
+    " set_config('statement_timeout', {statement_timeout}, true),"
+    " set_config('idle_in_transaction_session_timeout', {idle_timeout}, true)"
 )
+_LIMITS = ("lock_timeout", "statement_timeout", "idle_timeout")
+_SET_TIME_LIMITS = text(_TIME_LIMITS.format(**{name: f":{name}" for name in _LIMITS}))
+_BEGIN_WITH_TIME_LIMITS = f"BEGIN; {_TIME_LIMITS.format(**{name: f'%({name})s' for name in _LIMITS})};"
 
-# SQLAlchemy wraps what a statement raises; COPY is the driver's own and raises the driver's errors.
+# SQLAlchemy wraps what a statement raises; what is run by the driver alone raises the driver's errors.
 _UNAVAILABLE = (
     OperationalError,
     InterfaceError,
@@ -38,6 +43,25 @@ _UNAVAILABLE = (
     psycopg2.InterfaceError,
 )
 _REFUSED = (IntegrityError, DataError, psycopg2.IntegrityError, psycopg2.DataError)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """SQL as the driver takes it, with its parameters; several statements in one text are one round trip."""
+
+    text: str
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+
+_COMMIT = Statement("COMMIT")
+_ROLLBACK = Statement("ROLLBACK")
+
+
+def run(connection: Connection, statement: Statement) -> list[tuple[Any, ...]]:
+    """Run it by the driver alone, without SQLAlchemy's own work; gives the rows of the last statement."""
+    with closing(connection.connection.cursor()) as cursor:
+        cursor.execute(statement.text, statement.parameters)
+        return list(cursor.fetchall()) if cursor.description else []
 
 
 class Database:
@@ -62,6 +86,8 @@ class Database:
         self._snapshots = self.engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
+        # The driver begins no transaction of its own here: that would be a round trip.
+        self._begun_by_hand = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def transaction(
@@ -78,18 +104,39 @@ class Database:
                 passed.
             WriteRefused: a constraint was violated, or a value can't be stored.
         """
+        engine = self._snapshots if snapshot else self.engine
+        with self._connection(engine, seconds_max) as connection, connection.begin():
+            connection.execute(
+                _SET_TIME_LIMITS, self._usual_limits if seconds_max is None else self._limits(seconds_max)
+            )
+            yield connection
+
+    @contextmanager
+    def transaction_from(self, first: Statement) -> Iterator[tuple[Connection, list[tuple[Any, ...]]]]:
+        """The same, whose beginning and first statement are one round trip; gives the rows of that too.
+
+        Raises: as `transaction`.
+        """
+        opening = Statement(_BEGIN_WITH_TIME_LIMITS + first.text, {**self._usual_limits, **first.parameters})
+        with self._connection(self._begun_by_hand, None) as connection:
+            try:
+                yield connection, run(connection, opening)
+                run(connection, _COMMIT)
+            except BaseException:
+                _roll_back(connection)
+                raise
+
+    @contextmanager
+    def _connection(self, engine: Engine, seconds_max: float | None) -> Iterator[Connection]:
+        """A connection for one transaction, whose errors become ours."""
         try:
             with (
-                (self._snapshots if snapshot else self.engine).connect() as connection,
+                engine.connect() as connection,
                 self._deadlines.limit(connection, seconds_max or self._settings.transaction_seconds_max),
-                connection.begin(),
             ):
-                connection.execute(
-                    _SET_TIME_LIMITS, self._usual_limits if seconds_max is None else self._limits(seconds_max)
-                )
                 yield connection
         except _UNAVAILABLE as error:
-            if isinstance(error, OperationalError) and isinstance(error.orig, LockNotAvailable):
+            if isinstance(_cause(error), LockNotAvailable):
                 DATABASE_ERRORS.labels("locked").inc()
                 raise EventLocked(f"PostgreSQL: {_first_line(error)}") from error
             DATABASE_ERRORS.labels("unavailable").inc()
@@ -118,6 +165,21 @@ class Database:
         }
 
 
+def _roll_back(connection: Connection) -> None:
+    """End a transaction that was begun by hand; a connection on which that fails is not used again."""
+    if connection.invalidated:
+        return
+    try:
+        run(connection, _ROLLBACK)
+    except psycopg2.Error:
+        connection.invalidate()
+
+
+def _cause(error: Exception) -> BaseException:
+    """The driver's error, whether or not SQLAlchemy has wrapped it."""
+    return error.orig if isinstance(error, DBAPIError) and error.orig else error
+
+
 def _first_line(error: Exception) -> str:
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    cause = _cause(error)
     return (str(cause).strip() or type(cause).__name__).splitlines()[0]

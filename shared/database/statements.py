@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable
 from typing import Any
 
-import psycopg2
-from sqlalchemy import Connection, Row, Text, Uuid, bindparam, cast, func, insert, select, text, update
+from sqlalchemy import Connection, Row, Text, Uuid, bindparam, cast, func, insert, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from shared.clock import format_time
 from shared.database.tables import bookings, events, ledger
 from shared.domain import BookingStatus, CommandKind, OutcomeCode
-from shared.errors import WriteRefused
 from shared.records import BookingRecord, EventRecord, LedgerRecord
-
-_COPY_BOOKINGS = (
-    "COPY bookings (id, event_id, user_id, ticket_count, status, created_at, updated_at)"
-    " FROM STDIN WITH (FORMAT text, NULL '')"
-)
-_COPY_LEDGER = (
-    "COPY ledger (job_id, event_id, position, kind, payload, outcome, detail, booking_id,"
-    " accepted_at, applied_at, trace) FROM STDIN WITH (FORMAT text, NULL '')"
-)
-
-_LEDGER_TABS = len(ledger.c) - 1
-_COPY_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-_COPY_READ_BYTES = 64 * 1024
 
 EVENT_COLUMNS = (
     events.c.id,
@@ -139,110 +121,9 @@ def find_ledger_records(connection: Connection, job_ids: Iterable[str]) -> dict[
     return {row.job_id: ledger_record(row) for row in rows}
 
 
-def insert_bookings(connection: Connection, records: Sequence[BookingRecord]) -> None:
-    """Add bookings in bulk."""
-    _copy(
-        connection,
-        _COPY_BOOKINGS,
-        (
-            "\t".join(
-                (
-                    record.id,
-                    record.event_id,
-                    _escaped(record.user_id),
-                    str(record.ticket_count),
-                    record.status.value,
-                    format_time(record.created_at),
-                    format_time(record.updated_at),
-                )
-            )
-            for record in records
-        ),
-    )
-
-
-def cancel_bookings(connection: Connection, booking_ids: Iterable[str], moment: datetime) -> None:
-    """Mark bookings as cancelled."""
-    connection.execute(
-        update(bookings)
-        .where(bookings.c.id == _ANY_OF_IDS)
-        .values(status=BookingStatus.CANCELLED.value, updated_at=moment),
-        {"ids": _uuid_array(booking_ids)},
-    )
-
-
-def insert_ledger_lines(connection: Connection, lines: Iterable[str]) -> None:
-    """Add ledger rows in bulk, as `shared.seals.ledger_line` writes them.
-
-    A second row for a job or a position is refused by the database.
-    """
-    _copy(connection, _COPY_LEDGER, (_with_every_column(line).replace("\\", "\\\\") for line in lines))
-
-
-def change_event(connection: Connection, event: EventRecord) -> None:
-    """Write the terms of an event; tickets that are added or taken away become available or cease to be."""
-    added = event.total_tickets - events.c.total_tickets
-    connection.execute(
-        update(events)
-        .where(events.c.id == event.id)
-        .values(
-            name=event.name,
-            total_tickets=event.total_tickets,
-            available_tickets=events.c.available_tickets + added,
-            sales_open_at=event.sales_open_at,
-            sales_closed=event.sales_closed,
-        )
-    )
-
-
-def update_event(connection: Connection, event: EventRecord) -> None:
-    """Write what a batch changed about its event, but for the tickets: the database counts those itself.
-
-    Raises:
-        WriteRefused: the database counts other tickets than the rules.
-    """
-    counted = connection.execute(
-        update(events)
-        .where(events.c.id == event.id)
-        .values(
-            applied_position=event.applied_position,
-            fencing_token=event.fencing_token,
-            updated_at=event.updated_at,
-            ledger_digest=event.ledger_digest,
-            seal=event.seal,
-        )
-        .returning(events.c.available_tickets)
-    ).scalar_one()
-    if counted != event.available_tickets:
-        raise WriteRefused(f"the database counts {counted} tickets left, the rules {event.available_tickets}")
-
-
 def ping(connection: Connection) -> None:
     """Ask PostgreSQL for a sign of life."""
     connection.execute(text("SELECT 1"))
-
-
-def _escaped(text: str) -> str:
-    """A text as COPY reads it."""
-    return text if text.isalnum() else text.translate(_COPY_ESCAPES)
-
-
-def _with_every_column(ledger_line: str) -> str:
-    """COPY wants all columns; a line without a trace ends before it."""
-    return ledger_line if ledger_line.count("\t") == _LEDGER_TABS else ledger_line + "\t"
-
-
-def _copy(connection: Connection, statement: str, lines: Iterable[str]) -> None:
-    data = "\n".join(lines).encode()
-    cursor = connection.connection.cursor()
-    try:
-        cursor.copy_expert(statement, io.BytesIO(data), _COPY_READ_BYTES)
-    except (psycopg2.OperationalError, psycopg2.InterfaceError):
-        # SQLAlchemy has not seen this and would hand a lost connection out again.
-        connection.invalidate()
-        raise
-    finally:
-        cursor.close()
 
 
 def _uuid_array(ids: Iterable[str]) -> str:

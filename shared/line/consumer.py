@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import orjson
 import redis
+from redis.exceptions import NoScriptError
 
 from shared.clock import format_time
 from shared.domain import JobStatus
@@ -91,16 +92,28 @@ class Consumer:
         An event whose consumer's claim has passed its limit comes first.
         """
         with line_errors():
-            found = self._claim(args=[self._worker_name, self._lease_ms, self._settings.batch_commands_max])
-        if not found:
-            return None
-        event_id, token, taken_from, has_stray, commands = cast(list[Any], found)
-        return Claim(
-            event_id=event_id.decode(),
-            token=token,
-            taken_from=taken_from.decode() or None,
-            peeked=_peeked(has_stray, commands),
-        )
+            return _claim(self._claim(args=self._claim_arguments()))
+
+    def claim_when_woken(self, sleeper: redis.Redis, *, seconds_max: float) -> Claim | None:
+        """Wait until an event needs a consumer, at the latest for so long, and claim as `claim` does.
+
+        Both are one request, so that the claim costs no round trip after the wait. `sleeper` is a client of
+        its own for this, whose time limit allows for the wait.
+        """
+        with line_errors():
+            pipeline = sleeper.pipeline(transaction=False)
+            pipeline.blpop([keys.WAKE], timeout=seconds_max)
+            pipeline.evalsha(self._claim.sha, 0, *self._claim_arguments())
+            _, found = pipeline.execute(raise_on_error=False)
+            if isinstance(found, NoScriptError):
+                # Redis was started anew; the next claim loads the script.
+                return None
+            if isinstance(found, Exception):
+                raise found
+            return _claim(found)
+
+    def _claim_arguments(self) -> list[Any]:
+        return [self._worker_name, self._lease_ms, self._settings.batch_commands_max]
 
     def peek(self, event_id: str) -> Peeked:
         """Look at the head of a line without a claim."""
@@ -183,20 +196,31 @@ class Consumer:
 
 
 class Sleeper:
-    """Blocks an idle worker until an event needs a consumer. Has a client of its own, for its longer wait."""
+    """Blocks an idle worker until there is work. Has a client of its own, for its longer wait."""
 
     def __init__(self, client: redis.Redis, *, idle_wait_seconds: float) -> None:
         self._client = client
         self._idle_wait_seconds = idle_wait_seconds
 
-    def wait(self) -> None:
-        """Return as soon as an event needs a consumer, at the latest after the idle wait.
+    def wait(self, consumer: Consumer) -> Claim | None:
+        """A claim as soon as an event needs a consumer; None after the idle wait, or if others were quicker.
 
         Raises:
             LineUnavailable: Redis does not answer.
         """
-        with line_errors():
-            self._client.blpop([keys.WAKE], timeout=self._idle_wait_seconds)
+        return consumer.claim_when_woken(self._client, seconds_max=self._idle_wait_seconds)
+
+
+def _claim(found: Any) -> Claim | None:
+    if not found:
+        return None
+    event_id, token, taken_from, has_stray, commands = found
+    return Claim(
+        event_id=event_id.decode(),
+        token=token,
+        taken_from=taken_from.decode() or None,
+        peeked=_peeked(has_stray, commands),
+    )
 
 
 def _job_arguments(results: Sequence[tuple[str, JobResult]]) -> list[Any]:

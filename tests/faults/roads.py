@@ -16,7 +16,7 @@ from shared.database.engine import Database
 from shared.line import connections
 from shared.line.codec import book_payload, cancel_payload
 from shared.line.connections import connect
-from shared.line.consumer import Consumer, Sleeper
+from shared.line.consumer import Claim, Consumer, Sleeper
 from shared.line.presence import Presence
 from shared.line.producer import Submission
 from shared.settings import Settings
@@ -39,10 +39,11 @@ class StopWhenIdle(Sleeper):
     worker: Worker
     at_once = False
 
-    def wait(self) -> None:
-        if not self.at_once:
-            super().wait()
-        self.worker.stop()
+    def wait(self, consumer: Consumer) -> Claim | None:
+        claim = None if self.at_once else super().wait(consumer)
+        if claim is None:
+            self.worker.stop()
+        return claim
 
 
 def watched_worker(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from sqlalchemy import Connection, text
 
 from shared.clock import SystemClock
-from shared.database import statements
+from shared.database import batches, statements
+from shared.database.batches import BatchWrites
 from shared.database.engine import Database
 from shared.domain import BookTickets, CancelBooking, CommandKind, OutcomeCode, UnreadableCommand
 from shared.errors import DatabaseUnavailable, EventLocked, OutOfTurn, StaleClaim, WriteRefused
@@ -189,7 +190,7 @@ def test_an_unreadable_command_has_its_row_and_its_reason(database: Database, ev
 
 
 def test_awkward_user_ids_are_kept_to_the_letter(database: Database, event: EventRecord) -> None:
-    awkward = ['"', "a,b", "\\N", "\\.", "O'Hara", "üñí-💥", " spaces ", "{}", "a\\nb"]
+    awkward = ['"', "a,b", "\\N", "\\.", "O'Hara", "üñí-💥", " spaces ", "NULL", "a\\nb", "tab\t{new\nline}"]
     waiting = [booking(position, user_id) for position, user_id in enumerate(awkward, start=1)]
     apply(database, event, waiting)
     with database.transaction() as connection:
@@ -216,19 +217,19 @@ def test_the_database_itself_refuses_to_oversell(database: Database, event: Even
         tamper(database, "UPDATE events SET available_tickets = -1")
 
 
-def test_a_connection_lost_while_copying_is_replaced(
+def test_a_connection_lost_while_writing_is_replaced(
     database: Database, event: EventRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    insert = statements.insert_ledger_lines
+    write = batches.write
 
-    def insert_on_a_lost_connection(connection: Connection, lines: Iterable[str]) -> None:
+    def write_on_a_lost_connection(connection: Connection, writes: BatchWrites) -> None:
         connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 1"))
         time.sleep(0.1)
-        insert(connection, lines)
+        write(connection, writes)
 
     waiting = [booking(1), booking(2, "bob")]
     with monkeypatch.context() as patched:
-        patched.setattr(statements, "insert_ledger_lines", insert_on_a_lost_connection)
+        patched.setattr(batches, "write", write_on_a_lost_connection)
         with pytest.raises(DatabaseUnavailable):
             apply(database, event, waiting)
     assert outcomes_in_ledger(database, event.id) == []

@@ -1,0 +1,201 @@
+"""The SQL of a batch: what opens its transaction, and all that it writes, each in one round trip.
+
+The time of a small batch goes into round trips. So its rows travel as arrays in the text of one request,
+which for a large one is about as quick as COPY.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection
+
+from shared.database.engine import Statement, run
+from shared.database.statements import EVENT_COLUMNS
+from shared.domain import BookingStatus
+from shared.errors import WriteRefused
+from shared.records import BookingRecord, EventRecord
+
+_EVENT_NAMES = tuple(column.name for column in EVENT_COLUMNS)
+
+# The lock is a statement of its own: the one behind it sees what was committed while this one waited.
+_LOCK_AND_READ = f"""
+SELECT FROM events WHERE id = %(event_id)s FOR UPDATE;
+SELECT {", ".join(f"events.{name}" for name in _EVENT_NAMES)}, (
+    SELECT CAST(json_object_agg(held.user_id, held.tickets) AS text)
+    FROM (SELECT user_id, sum(ticket_count) AS tickets FROM bookings
+          WHERE event_id = %(event_id)s AND user_id = ANY(%(user_ids)s::text[]) AND status = 'active'
+          GROUP BY user_id) AS held
+)
+FROM events WHERE id = %(event_id)s
+"""  # noqa: S608 (names of columns)
+
+_CANCEL_BOOKINGS = f"""
+UPDATE bookings SET status = '{BookingStatus.CANCELLED}', updated_at = %(updated_at)s
+WHERE id = ANY(%(cancelled)s::uuid[])
+"""  # noqa: S608 (a constant)
+
+# Tickets that are added or taken away become available or cease to be.
+_CHANGE_EVENT = """
+UPDATE events SET name = %(name)s, total_tickets = %(total_tickets)s,
+    available_tickets = available_tickets + %(total_tickets)s - total_tickets,
+    sales_open_at = %(sales_open_at)s, sales_closed = %(sales_closed)s
+WHERE id = %(event_id)s
+"""
+
+_TERMS = ("name", "total_tickets", "sales_open_at", "sales_closed")
+
+_INSERT_BOOKINGS = """
+INSERT INTO bookings (id, user_id, ticket_count, status, event_id, created_at, updated_at)
+SELECT *, %(event_id)s, %(updated_at)s, %(updated_at)s FROM unnest(%(made_ids)s::uuid[],
+    %(made_user_ids)s::text[], %(made_ticket_counts)s::smallint[], %(made_statuses)s::text[])
+"""
+
+# In the order of `shared.seals.ledger_line`.
+_LEDGER_TYPES = {
+    "job_id": "uuid",
+    "event_id": "uuid",
+    "position": "bigint",
+    "kind": "text",
+    "payload": "jsonb",
+    "outcome": "text",
+    "detail": "jsonb",
+    "booking_id": "uuid",
+    "accepted_at": "timestamptz",
+    "applied_at": "timestamptz",
+    "trace": "text",
+}
+_LEDGER_TEXTS = frozenset({"payload", "detail", "trace"})
+"""Columns whose values may have characters that mean something in the text of an array."""
+_OF_THE_BATCH = frozenset({"event_id", "applied_at"})
+"""Columns that have one value in all rows of a batch."""
+
+_LEDGER_VALUES = ", ".join(
+    f"%(ledger_{name})s::{type}" if name in _OF_THE_BATCH else f"each.{name}"
+    for name, type in _LEDGER_TYPES.items()
+)
+_LEDGER_ARRAYS = [name for name in _LEDGER_TYPES if name not in _OF_THE_BATCH]
+_INSERT_LEDGER = f"""
+INSERT INTO ledger ({", ".join(_LEDGER_TYPES)}) SELECT {_LEDGER_VALUES}
+FROM unnest({", ".join(f"%(ledger_{name})s::{_LEDGER_TYPES[name]}[]" for name in _LEDGER_ARRAYS)})
+    AS each ({", ".join(_LEDGER_ARRAYS)})
+"""  # noqa: S608 (names and types of columns)
+
+_UPDATE_EVENT = """
+UPDATE events SET applied_position = %(applied_position)s, fencing_token = %(fencing_token)s,
+    updated_at = %(updated_at)s, ledger_digest = %(ledger_digest)s, seal = %(seal)s
+WHERE id = %(event_id)s RETURNING available_tickets
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchWrites:
+    """What a batch writes: its event as it is afterwards, sealed, and the rows of the other tables.
+
+    `cancelled` are bookings of earlier batches. `changed`: the terms of the event are not those of before.
+    All of it happens at one time, that of the event's update.
+    """
+
+    event: EventRecord
+    changed: bool
+    cancelled: Sequence[str]
+    made: Sequence[BookingRecord]
+    ledger_lines: Sequence[str]
+
+
+def lock_and_read(event_id: str, user_ids: Iterable[str]) -> Statement:
+    """How a batch begins: hold the event's row until the end, and read it with the tickets of these users."""
+    return Statement(_LOCK_AND_READ, {"event_id": event_id, "user_ids": _text_array(list(user_ids))})
+
+
+def event_and_holdings(rows: Sequence[tuple[Any, ...]]) -> tuple[EventRecord | None, dict[str, int]]:
+    """What `lock_and_read` found: the event, if there is one, and the tickets of the users who have some."""
+    if not rows:
+        return None, {}
+    [(*values, holdings)] = rows
+    columns = dict(zip(_EVENT_NAMES, values, strict=True))
+    columns |= {name: bytes(columns[name]) for name in ("ledger_digest", "seal")}
+    event = EventRecord(**{**columns, "id": str(columns["id"])})
+    return event, orjson.loads(holdings) if holdings else {}
+
+
+def write(connection: Connection, writes: BatchWrites) -> None:
+    """Write a batch. The tickets of its event are counted by the database.
+
+    What is given back or added is written first: others of the batch may have been sold it. A total is
+    lowered after what was given back and before what was sold, so that the count stays in its bounds.
+
+    Raises:
+        WriteRefused: the database counts other tickets than the rules.
+    """
+    event = writes.event
+    parts = [_INSERT_LEDGER, _UPDATE_EVENT]
+    parameters = _ledger_parameters(writes.ledger_lines) | _event_parameters(event)
+    if writes.made:
+        parts.insert(0, _INSERT_BOOKINGS)
+        parameters |= _booking_parameters(writes.made)
+    if writes.changed:
+        parts.insert(0, _CHANGE_EVENT)
+    if writes.cancelled:
+        parts.insert(0, _CANCEL_BOOKINGS)
+        parameters["cancelled"] = _array(writes.cancelled)
+    [(counted,)] = run(connection, Statement(";".join(parts), parameters))
+    if counted != event.available_tickets:
+        raise WriteRefused(f"the database counts {counted} tickets left, the rules {event.available_tickets}")
+
+
+def insert_ledger(connection: Connection, lines: Sequence[str]) -> None:
+    """Add ledger rows alone, as `shared.seals.ledger_line` writes them.
+
+    A second row for a job or a position is refused by the database.
+    """
+    run(connection, Statement(_INSERT_LEDGER, _ledger_parameters(lines)))
+
+
+def _event_parameters(event: EventRecord) -> dict[str, object]:
+    names = (*_TERMS, "applied_position", "fencing_token", "updated_at", "ledger_digest", "seal")
+    return {"event_id": event.id} | {name: getattr(event, name) for name in names}
+
+
+def _booking_parameters(made: Sequence[BookingRecord]) -> dict[str, object]:
+    return {
+        "made_ids": _array([record.id for record in made]),
+        "made_user_ids": _text_array([record.user_id for record in made]),
+        "made_ticket_counts": _array([str(record.ticket_count) for record in made]),
+        "made_statuses": _array([record.status.value for record in made]),
+    }
+
+
+def _ledger_parameters(lines: Sequence[str]) -> dict[str, object]:
+    columns = zip(_LEDGER_TYPES, zip(*(_values(line) for line in lines), strict=True), strict=True)
+    return {f"ledger_{name}": _ledger_parameter(name, column) for name, column in columns}
+
+
+def _ledger_parameter(name: str, column: Sequence[str]) -> str:
+    if name in _OF_THE_BATCH:
+        return column[0]
+    return _text_array(column) if name in _LEDGER_TEXTS else _array(column)
+
+
+def _values(ledger_line: str) -> list[str]:
+    """The columns of a line; one without a trace ends before it."""
+    values = ledger_line.split("\t")
+    return values if len(values) == len(_LEDGER_TYPES) else [*values, ""]
+
+
+def _array(values: Sequence[str]) -> str:
+    """The text of an array of ids, numbers, times or codes, in which nothing needs quotes; empty is NULL."""
+    filled = values if all(values) else [value or "NULL" for value in values]
+    return "{" + ",".join(filled) + "}"
+
+
+def _text_array(values: Sequence[str]) -> str:
+    """The text of an array of any texts; empty is NULL."""
+    return "{" + ",".join([_quoted(value) if value else "NULL" for value in values]) + "}"
+
+
+def _quoted(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
