@@ -49,7 +49,7 @@ ALLOCATOR_PATTERN = "cmeel.prefix/lib/libmimalloc.so.*"
 
 
 def allocator() -> Path | None:
-    """The allocator from the wheel `cmeel-mimalloc`; None where it is missing or can't be preloaded."""
+    """The allocator from the wheel `cmeel-mimalloc`; None where it is missing, or the system is not Linux."""
     if sys.platform != "linux":
         return None
     found = sorted(Path(sysconfig.get_path("platlib")).glob(ALLOCATOR_PATTERN))

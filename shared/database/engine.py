@@ -1,4 +1,4 @@
-"""The way to PostgreSQL, and the one context manager that commits."""
+"""The way to PostgreSQL, and the context managers that commit: here and nowhere else."""
 
 from __future__ import annotations
 
@@ -65,29 +65,20 @@ def run(connection: Connection, statement: Statement) -> list[tuple[Any, ...]]:
 
 
 class Database:
-    """A pool of connections. Nothing is connected before the first transaction."""
+    """Pools of connections, one for each way to begin. Nothing is connected before the first transaction."""
 
     def __init__(self, settings: Settings, *, connections_max: int) -> None:
         self._settings = settings
         self._deadlines = Deadlines(SystemClock())
         # A consumer that is frozen in the middle of a batch loses its row lock together with its claim.
         self._usual_limits = self._limits(settings.statement_timeout_ms / 1000, settings.lease_seconds)
-        self.engine = create_engine(
-            settings.database_url.replace("postgresql://", "postgresql+psycopg2://", 1),
-            pool_size=connections_max,
-            max_overflow=0,
-            pool_timeout=settings.database_connect_seconds,
-            connect_args={
-                "connect_timeout": settings.database_connect_seconds,
-                "application_name": "onsale",
-            },
-        )
-
+        self.engine = _engine(settings, connections_max)
+        # With connections of its own: the driver begins nothing on them, which would be a round trip, and to
+        # turn that on and off on shared ones would be another.
+        self.engine_by_hand = _engine(settings, connections_max, isolation_level="AUTOCOMMIT")
         self._snapshots = self.engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
-        # The driver begins no transaction of its own here: that would be a round trip.
-        self._begun_by_hand = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def transaction(
@@ -118,7 +109,7 @@ class Database:
         Raises: as `transaction`.
         """
         opening = Statement(_BEGIN_WITH_TIME_LIMITS + first.text, {**self._usual_limits, **first.parameters})
-        with self._connection(self._begun_by_hand, None) as connection:
+        with self._connection(self.engine_by_hand, None) as connection:
             try:
                 yield connection, run(connection, opening)
                 run(connection, _COMMIT)
@@ -153,6 +144,7 @@ class Database:
     def close(self) -> None:
         """Close every idle connection; one in use is closed when it comes back."""
         self.engine.dispose()
+        self.engine_by_hand.dispose()
         self._deadlines.stop()
 
     def _limits(self, statement_seconds: float, idle_seconds: float | None = None) -> dict[str, str]:
@@ -165,14 +157,30 @@ class Database:
         }
 
 
+def _engine(settings: Settings, connections_max: int, **options: Any) -> Engine:
+    return create_engine(
+        settings.database_url.replace("postgresql://", "postgresql+psycopg2://", 1),
+        pool_size=connections_max,
+        max_overflow=0,
+        pool_timeout=settings.database_connect_seconds,
+        connect_args={
+            "connect_timeout": settings.database_connect_seconds,
+            "application_name": "onsale",
+        },
+        **options,
+    )
+
+
 def _roll_back(connection: Connection) -> None:
     """End a transaction that was begun by hand; a connection on which that fails is not used again."""
     if connection.invalidated:
         return
     try:
         run(connection, _ROLLBACK)
-    except psycopg2.Error:
+    except BaseException as error:
         connection.invalidate()
+        if not isinstance(error, psycopg2.Error):
+            raise
 
 
 def _cause(error: Exception) -> BaseException:

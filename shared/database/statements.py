@@ -1,4 +1,7 @@
-"""Every SQL statement, as functions named for what they are for. Call them inside a transaction."""
+"""The SQL of events, bookings and the ledger, as functions named for what they do, for inside a transaction.
+
+That of a batch is in `shared.database.batches`.
+"""
 
 from __future__ import annotations
 

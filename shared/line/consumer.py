@@ -14,6 +14,7 @@ from redis.exceptions import NoScriptError
 
 from shared.clock import format_time
 from shared.domain import JobStatus
+from shared.errors import LineUnavailable
 from shared.line import keys
 from shared.line.codec import (
     WaitingCommand,
@@ -104,13 +105,14 @@ class Consumer:
             pipeline = sleeper.pipeline(transaction=False)
             pipeline.blpop([keys.WAKE], timeout=seconds_max)
             pipeline.evalsha(self._claim.sha, 0, *self._claim_arguments())
-            _, found = pipeline.execute(raise_on_error=False)
-            if isinstance(found, NoScriptError):
-                # Redis was started anew; the next claim loads the script.
-                return None
-            if isinstance(found, Exception):
-                raise found
-            return _claim(found)
+            woken, found = pipeline.execute(raise_on_error=False)
+        if isinstance(found, NoScriptError):
+            # Redis was started anew; the next claim loads the script.
+            return None
+        for answer in (found, woken):
+            if isinstance(answer, Exception) and not isinstance(found, list):
+                raise LineUnavailable(f"Redis: {answer}") from answer
+        return _claim(found)
 
     def _claim_arguments(self) -> list[Any]:
         return [self._worker_name, self._lease_ms, self._settings.batch_commands_max]

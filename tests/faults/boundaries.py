@@ -145,16 +145,12 @@ def watch_async_redis(client: redis.asyncio.Redis, boundaries: Boundaries) -> No
 
 
 def watch_database(database: Database, boundaries: Boundaries) -> None:
-    """Have every statement, COPY and commit of this database counted."""
+    """Have every statement and commit of this database counted."""
 
     class WatchedCursor(PostgresCursor):
         def execute(self, sql: Any, arguments: Any = None) -> None:
             execute = super().execute
             _around(self.connection, _statement_name(sql), lambda: execute(sql, arguments))
-
-        def copy_expert(self, sql: Any, file: Any, *args: Any) -> None:
-            copy_expert = super().copy_expert
-            _around(self.connection, _statement_name(sql), lambda: copy_expert(sql, file))
 
     class WatchedConnection(PostgresConnection):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -176,6 +172,7 @@ def watch_database(database: Database, boundaries: Boundaries) -> None:
             raise psycopg2.OperationalError("server closed the connection unexpectedly")
 
     @event.listens_for(database.engine, "do_connect")
+    @event.listens_for(database.engine_by_hand, "do_connect")
     def use_watched_connection(
         _dialect: object, _record: object, _arguments: object, parameters: dict[str, Any]
     ) -> None:

@@ -279,6 +279,7 @@ class LineMachine(RuleBasedStateMachine):
                 )
             )
         self.database.engine.dispose()
+        self.database.engine_by_hand.dispose()
 
     @rule()
     def redis_restarts(self) -> None:

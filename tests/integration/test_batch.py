@@ -21,6 +21,7 @@ from shared.line.consumer import NO_CLAIM
 from shared.records import EventRecord
 from shared.settings import Settings
 from tests.builders import assert_books_balance, create_event, outcomes_in_ledger, tamper
+from tests.faults.boundaries import Boundaries, no_action, watch_database
 from worker.batch import AppliedBatch, apply_to_database
 
 CLOCK = SystemClock()
@@ -203,13 +204,37 @@ def test_awkward_user_ids_are_kept_to_the_letter(database: Database, event: Even
 def test_a_batch_waits_for_the_row_lock_no_longer_than_it_may(
     settings: Settings, database: Database, event: EventRecord
 ) -> None:
+    """Nothing is written that would wait too: it was applied before."""
+    applied = [booking(1)]
+    apply(database, event, applied)
     impatient = Database(settings.model_copy(update={"lock_timeout_ms": 50}), connections_max=1)
     with database.transaction() as connection:
         statements.lock_event(connection, event.id)
         with pytest.raises(EventLocked):
-            apply(impatient, event, [booking(1)])
+            apply(impatient, event, applied)
+    assert apply(impatient, event, applied).fresh == 0
     impatient.close()
-    assert outcomes_in_ledger(database, event.id) == []
+
+
+def test_a_batch_of_bookings_is_three_requests(
+    settings: Settings, database: Database, event: EventRecord
+) -> None:
+    """None of them from the driver itself, which would tidy up behind the last."""
+    boundaries = Boundaries(no_action)
+    watched = Database(settings, connections_max=1)
+    watch_database(watched, boundaries)
+    apply(watched, event, [booking(1)])
+    boundaries.watching = True
+    apply(watched, event, [booking(2, "bob"), booking(3, "cid")])
+    assert [name for name in boundaries.names if name.startswith("before")] == [
+        "before BEGIN; SELECT",
+        "before INSERT INTO",
+        "before COMMIT",
+    ]
+    with database.transaction() as connection:
+        last = "SELECT count(*) FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'idle'"
+        assert connection.execute(text(last)).scalar_one() >= 1
+    watched.close()
 
 
 def test_the_database_itself_refuses_to_oversell(database: Database, event: EventRecord) -> None:
