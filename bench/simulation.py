@@ -19,9 +19,8 @@ from shared.settings import Settings
 SLICE_SECONDS = 0.001
 """How long a process keeps a processor before the next has its turn."""
 
-LINGER_PER_SECOND = 4_000
-LINGER_COMMANDS_MAX = 250
-"""Batches wait for more where commands come so fast and are so few: see worker/consume.py."""
+LINGER_COMMANDS = (20, 250)
+"""Batches of so many commands wait for more: see worker/consume.py."""
 
 WARM_UP_SECONDS = 0.5
 
@@ -108,7 +107,6 @@ class Machine:
         completing: simpy.Process | None = None
         batch = self._take(line)
         while batch:
-            began_at = self.environment.now
             yield from self._apply(len(batch), interpreter)
             if completing is not None:
                 yield completing
@@ -117,8 +115,7 @@ class Machine:
                 completing = self.environment.process(self._complete(batch, interpreter))
             else:
                 yield from self._complete(batch, interpreter)
-                busy = LINGER_PER_SECOND * (self.environment.now - began_at)
-                if busy < len(line.commands) < LINGER_COMMANDS_MAX:
+                if LINGER_COMMANDS[0] <= len(line.commands) < LINGER_COMMANDS[1]:
                     yield self.environment.timeout(LINGER_SECONDS)
             batch = self._take(line)
         if completing is not None:

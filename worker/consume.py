@@ -31,8 +31,8 @@ _HEARTBEATS_PER_TTL = 4
 _PAUSE_SECONDS_MIN = 0.1
 _PAUSE_SECONDS_MAX = 2.0
 
-_BUSY_PER_SECOND = 4_000
-"""Commands that come so fast during one batch say that more are coming."""
+_BUSY_COMMANDS_MIN = 20
+"""So many commands that came during one batch say that more are coming."""
 
 _LOCKED_EVENT_SECONDS = 0.5
 """How long an event is left to whoever holds its row, for example a consumer that lost its claim."""
@@ -187,7 +187,6 @@ class Worker:
         half = len(commands) // 2 if len(commands) >= self._settings.batch_commands_max > 1 else 0
         current, following = (commands[:half], commands[half:]) if half else (commands, ())
         while True:
-            began_at = self._clock.monotonic_seconds()
             completion = self._apply(claim, current)
             stretch.batches += 1
             if stretch.completing is not None:
@@ -198,7 +197,7 @@ class Worker:
                 stretch.completing = None
                 give_back = GiveBack.ALWAYS if over else GiveBack.IF_EMPTY
                 peeked = self._complete(claim, completion, give_back)
-                return self._let_it_grow(claim, peeked, self._clock.monotonic_seconds() - began_at)
+                return self._let_it_grow(claim, peeked)
             stretch.completing = self._completer.submit(
                 self._complete,
                 claim,
@@ -225,7 +224,7 @@ class Worker:
         phases.end(Phase.COMPLETE)
         return behind
 
-    def _let_it_grow(self, claim: Claim, peeked: Peeked | None, batch_seconds: float) -> Peeked | None:
+    def _let_it_grow(self, claim: Claim, peeked: Peeked | None) -> Peeked | None:
         """Wait a moment where commands come fast and the next batch is small: it costs as much as a big one.
 
         Where few come, or many wait, nobody is kept waiting.
@@ -233,9 +232,7 @@ class Worker:
         settings = self._settings
         if peeked is None:
             return None
-        came = len(peeked.commands)
-        is_busy = came > _BUSY_PER_SECOND * batch_seconds
-        if not is_busy or came >= settings.batch_commands_max // 4:
+        if not _BUSY_COMMANDS_MIN <= len(peeked.commands) < settings.batch_commands_max // 4:
             return peeked
         self._stopping.wait(settings.linger_ms / 1000)
         return self._consumer.peek(claim.event_id)
