@@ -40,6 +40,6 @@ QUICK = ("hot-event", "accepts", "drain")
 FLOORS = {
     ("hot-event", "ratio_to_synchronous"): 18.0,
     ("accepts", "ratio_to_hello"): 1.5,
-    ("drain", "share_of_copy"): 0.18,
+    ("drain", "share_of_copy"): 0.21,
 }
-"""Below these `make bench-quick` fails: 70 % of what was reached when they were set."""
+"""Below these `make bench-quick` fails: 70 % of what the slower of two machines reached when they were set."""
