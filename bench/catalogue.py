@@ -42,4 +42,4 @@ FLOORS = {
     ("accepts", "ratio_to_hello"): 1.5,
     ("drain", "share_of_copy"): 0.21,
 }
-"""Below these `make bench-quick` fails: 70 % of what the slower of two machines reached when they were set."""
+"""Below these `make bench-quick` fails: 70 % of what the slower of two machines had reached."""
