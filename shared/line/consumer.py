@@ -14,7 +14,6 @@ from redis.exceptions import NoScriptError
 
 from shared.clock import format_time
 from shared.domain import JobStatus
-from shared.errors import LineUnavailable
 from shared.line import keys
 from shared.line.codec import (
     WaitingCommand,
@@ -106,13 +105,15 @@ class Consumer:
             pipeline.blpop([keys.WAKE], timeout=seconds_max)
             pipeline.evalsha(self._claim.sha, 0, *self._claim_arguments())
             woken, found = pipeline.execute(raise_on_error=False)
-        if isinstance(found, NoScriptError):
-            # Redis was started anew; the next claim loads the script.
+            if isinstance(found, list):
+                return _claim(found)
+            if isinstance(found, NoScriptError):
+                # Redis was started anew; the next claim loads the script.
+                return None
+            for answer in (found, woken):
+                if isinstance(answer, Exception):
+                    raise answer
             return None
-        for answer in (found, woken):
-            if isinstance(answer, Exception) and not isinstance(found, list):
-                raise LineUnavailable(f"Redis: {answer}") from answer
-        return _claim(found)
 
     def _claim_arguments(self) -> list[Any]:
         return [self._worker_name, self._lease_ms, self._settings.batch_commands_max]
