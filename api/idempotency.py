@@ -8,7 +8,8 @@ fingerprint. Source: draft-ietf-httpapi-idempotency-key-header.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from api.context import ApiContext
 from api.problems import ProblemError, idempotency_key_malformed

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
+from msgspec.structs import replace
 from opentelemetry.trace import SpanKind, Tracer
 
 from shared.identifiers import new_id

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 import orjson
 from fastapi import Response
+from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive
 
@@ -46,8 +47,7 @@ from shared.trace import carried_trace
 _read_booking = TypeAdapter(BookingRequest).validate_json
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubmitHeaders:
+class SubmitHeaders(Struct, frozen=True, kw_only=True):
     """The headers that matter to a submit, as they came."""
 
     content_type: str | None = None

@@ -6,10 +6,13 @@ Standard library only; no clock, no random numbers, no input or output.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 
 class CommandKind(StrEnum):
@@ -83,8 +86,7 @@ _JOB_STATUS_OF_OUTCOME: Mapping[OutcomeCode, JobStatus] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BookTickets:
+class BookTickets(Struct, frozen=True, kw_only=True):
     """Sell `ticket_count` tickets to `user_id`; the booking takes the command's id.
 
     Whether sales are open is asked of the time when the command was accepted, so that waiting in line
@@ -97,16 +99,14 @@ class BookTickets:
     accepted_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CancelBooking:
+class CancelBooking(Struct, frozen=True, kw_only=True):
     """Give the tickets of `booking_id` back."""
 
     id: str
     booking_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChangeEvent:
+class ChangeEvent(Struct, frozen=True, kw_only=True):
     """Change the terms of the event; None leaves a term as it is."""
 
     id: str
@@ -116,24 +116,21 @@ class ChangeEvent:
     sales_closed: bool | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnreadableCommand:
+class UnreadableCommand(Struct, frozen=True, kw_only=True):
     """A command that was accepted and can't be understood; it fails with `reason` and blocks nobody."""
 
     id: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WithdrawnCommand:
+class WithdrawnCommand(Struct, frozen=True, kw_only=True):
     """A command of this kind that its client took back before its turn; it keeps its position."""
 
     id: str
     kind: CommandKind
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RepeatedCommand:
+class RepeatedCommand(Struct, frozen=True, kw_only=True):
     """A command that was applied before and has been given a second position, which it fills.
 
     It happens when a client repeats a command while nobody can look into the ledger.
@@ -163,8 +160,7 @@ def kind_of(command: Command) -> CommandKind:
             return CommandKind.REPEAT
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BookingState:
+class BookingState(Struct, frozen=True, kw_only=True):
     """As much of a booking as the rules need."""
 
     user_id: str
@@ -172,8 +168,7 @@ class BookingState:
     status: BookingStatus
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SaleTerms:
+class SaleTerms(Struct, frozen=True, kw_only=True):
     """What an organiser decides about an event. Without `sales_open_at` sales are open from the start."""
 
     name: str
@@ -183,8 +178,7 @@ class SaleTerms:
     sales_closed: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventState:
+class EventState(Struct, frozen=True, kw_only=True):
     """As much of one event as a batch needs to be decided.
 
     `holdings` are the active tickets of every user that the batch names, `bookings` the bookings that
@@ -197,8 +191,7 @@ class EventState:
     bookings: Mapping[str, BookingState]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True):
     """What became of one command. The figures are those that a refusal or a change names."""
 
     command_id: str

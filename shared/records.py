@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypedDict
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from shared.clock import format_time, parse_time
 from shared.domain import BookingState, BookingStatus, CommandKind, OutcomeCode, SaleTerms
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventRecord:
+class EventRecord(Struct, frozen=True, kw_only=True):
     """A row of `events`. `ledger_digest` and `seal` are explained in `shared.seals`.
 
     Who may decide about the event is `organiser_id`; None where nobody had to say who they are. One with
@@ -35,8 +36,7 @@ class EventRecord:
     archived_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BookingRecord:
+class BookingRecord(Struct, frozen=True, kw_only=True):
     """A row of `bookings`."""
 
     id: str
@@ -48,8 +48,7 @@ class BookingRecord:
     updated_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerRecord:
+class LedgerRecord(Struct, frozen=True, kw_only=True):
     """A row of `ledger`: one applied command and its outcome, for ever.
 
     `trace` is that of the request that it came with, if its client sent one; see `shared.trace`.

@@ -8,11 +8,11 @@ or by hand. They hold no secret, so they do not stop somebody who computes them 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
 
 import orjson
+from msgspec.structs import replace
 
 from shared.clock import format_time
 from shared.domain import SaleTerms

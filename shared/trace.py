@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from contextvars import ContextVar
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from shared import limits
 from shared.identifiers import new_id
@@ -17,8 +18,7 @@ _REQUEST_ID = re.compile(rf"[A-Za-z0-9._:/+=@~-]{{1,{limits.REQUEST_ID_LENGTH_MA
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trace:
+class Trace(Struct, frozen=True, kw_only=True):
     """Where a request comes from. `sent`: its client said so, and will want to find it again."""
 
     request_id: str

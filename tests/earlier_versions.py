@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 
+from msgspec.structs import replace
 from sqlalchemy import Connection, text
 
 from shared.clock import SystemClock
@@ -54,7 +54,7 @@ def insert_event(connection: Connection, *, total_tickets: int, with_seal: bool)
             f" created_at, updated_at{seal}) VALUES (:id, :name, :total_tickets, :available_tickets,"
             f" :max_tickets_per_user, :created_at, :updated_at{', :ledger_digest, :seal' if seal else ''})"
         ),
-        {name: getattr(event, name) for name in EventRecord.__dataclass_fields__},
+        {name: getattr(event, name) for name in EventRecord.__struct_fields__},
     )
     return event.id
 

@@ -8,9 +8,10 @@ takes the event for one that never was, and no command for it is accepted again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from shared import limits
 from shared.clock import Clock, format_time

@@ -11,7 +11,6 @@ import gzip
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
@@ -20,6 +19,7 @@ from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import orjson
+from msgspec import Struct
 
 from shared import limits
 from shared.clock import format_time, parse_time
@@ -34,8 +34,7 @@ _Record = TypeVar("_Record")
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveEnd:
+class ArchiveEnd(Struct, frozen=True, kw_only=True):
     """The last line: how much there is, and the digest of it."""
 
     commands: int
@@ -181,8 +180,8 @@ def _next_line(file: gzip.GzipFile) -> bytes:
     return line
 
 
-def _document(record: Any) -> dict[str, Any]:
-    return {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
+def _document(record: Struct) -> dict[str, Any]:
+    return {name: _plain(getattr(record, name)) for name in record.__struct_fields__}
 
 
 def _plain(value: object) -> object:

@@ -9,9 +9,11 @@ and the event's row are those that were written with them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Protocol, TypeVar
+
+from msgspec.structs import replace
 
 from shared.database import audit
 from shared.database.engine import Database
@@ -224,10 +226,10 @@ class RowsVerifier:
             self._violation(f"booking {booking_id} is missing, but its ledger row is there")
 
     def _compare(self, name: str, found: _Record, expected: _Record) -> None:
-        for field in fields(found):
-            is_, must_be = getattr(found, field.name), getattr(expected, field.name)
+        for column in found.__struct_fields__:
+            is_, must_be = getattr(found, column), getattr(expected, column)
             if is_ != must_be:
-                self._violation(f"{name}: {field.name} is {is_!r}, the rules give {must_be!r}")
+                self._violation(f"{name}: {column} is {is_!r}, the rules give {must_be!r}")
 
     def _violation(self, what: str) -> None:
         self.counts.violations += 1

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import zlib
 from base64 import b64decode, b64encode
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, cast
 
 import orjson
+from msgspec import Struct
+from msgspec.structs import replace
 
 from shared import limits
 from shared.clock import format_time, parse_time
@@ -51,8 +52,7 @@ class Mark(StrEnum):
     """It may repeat a command that the ledger has; PostgreSQL could not be asked."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WaitingCommand:
+class WaitingCommand(Struct, frozen=True, kw_only=True):
     """A command as it stands in the line, with all that the ledger will say of it.
 
     `unchecked`: it may repeat one that has been applied, although its position is new. `trace` is that of the

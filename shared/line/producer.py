@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
 import orjson
 import redis.asyncio
+from msgspec import Struct
 
 from shared import limits, metrics
 from shared.clock import Clock, format_time, parse_time
@@ -39,8 +39,7 @@ from shared.settings import Durability, Settings
 _ACCEPTED, _KNOWN, _UNKNOWN_EVENT, _SALES_NOT_OPEN = 1, 2, -1, -3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
+class Submission(Struct, frozen=True, kw_only=True):
     """A command on its way to the line.
 
     `reply_to` is the channel that wants its result, or empty. `unchecked`: it may repeat a command that was
@@ -56,8 +55,7 @@ class Submission:
     trace: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acceptance:
+class Acceptance(Struct, frozen=True, kw_only=True):
     """The place that a command got in its event's line, for ever.
 
     `known`: it has had it before; the rest of the acceptance is then of now.
@@ -70,8 +68,7 @@ class Acceptance:
     known: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobRecord:
+class JobRecord(Struct, frozen=True, kw_only=True):
     """What Redis knows of a job. `result` is None while it waits.
 
     `rate` is in commands a second; None where nobody can tell, as in a line that stands still.

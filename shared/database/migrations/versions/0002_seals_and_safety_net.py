@@ -1,9 +1,8 @@
 """Digests over the ledger and the event's row, and triggers that keep I1 and I2 whoever writes."""
 
-from dataclasses import replace
-
 import sqlalchemy as sa
 from alembic import op
+from msgspec.structs import replace
 
 from shared.database import audit
 from shared.database.statements import ledger_record
