@@ -1,21 +1,21 @@
 """The short way for the one request that a stampede is made of: POST /events/{id}/bookings.
 
 FastAPI's route of the same path documents it, and answers by the same function; this only leaves out the
-layers between (routing, dependencies, exception and exit stacks), which cost more than the submit itself.
-`docs/benchmarks.md` has the figures.
+layers between, those of FastAPI (routing, dependencies, exception and exit stacks) and those of ASGI, which
+together cost more than the submit itself. `docs/benchmarks.md` has the figures.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from types import MappingProxyType
 
-from fastapi import FastAPI, Response
+from fastapi import Response
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Scope
 
-from api.callers import Caller
 from api.context import ApiContext
 from api.loopback import check_loopback
 from api.problem_handlers import onsale_error_response
@@ -25,11 +25,18 @@ from api.problems import (
     internal_error,
     problem_response,
 )
+from api.security_headers import security_headers
 from api.submit import SubmitHeaders, submit_booking
+from api.watch import Watch
 from shared import limits
 from shared.errors import OnsaleError
 
 logger = logging.getLogger(__name__)
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+FAST_LANE = "fast_lane"
+"""Where the server finds the lane in the state that the application gives it when it starts."""
 
 _HEADERS = frozenset({b"authorization", b"content-type", b"prefer", b"idempotency-key"})
 _PATH = re.compile(r"/events/([^/]+)/bookings")
@@ -38,63 +45,54 @@ ROUTE = "/events/{event_id}/bookings"
 """The route as metrics name it, the same as that of FastAPI."""
 
 
-async def answer_booking(app: FastAPI, scope: Scope, receive: Receive, send: Send) -> bool:
-    """Answer a booking; gives False if this is another request, which is then untouched."""
-    if scope["type"] != "http" or scope["method"] != "POST":
-        return False
-    path = _PATH.fullmatch(scope["path"])
-    if path is None:
-        return False
-    scope["route"] = ROUTE
-    try:
-        response = await _answer(app.state.context, scope, receive, path[1])
-    except ClientDisconnect:
-        return True
-    await response(scope, receive, send)
-    return True
+class FastLane:
+    """Answers bookings for a server that asks it before the application."""
 
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
 
-async def _answer(context: ApiContext, scope: Scope, receive: Receive, event_id: str) -> Response:
-    headers = _headers(scope)
-    try:
-        check_loopback(context.settings, scope)
-        admission = context.gate.admit(_text(headers.get(b"authorization")))
-    except (ProblemError, OnsaleError) as error:
-        return _refusal(error, scope)
-    response = await _answer_caller(context, scope, receive, event_id, headers, admission.caller)
-    if admission.headers:
-        response.headers.update(admission.headers)
-    return response
+    def answering(self, scope: Scope, receive: Receive) -> Coroutine[None, None, Response | None] | None:
+        """What answers this request, or None if it is another than a booking.
 
+        The answer is whole, with every header; None if the client hung up before its request was whole.
+        """
+        if scope["method"] != "POST":
+            return None
+        path = _PATH.fullmatch(scope["path"])
+        return None if path is None else self._answer(scope, receive, path[1])
 
-async def _answer_caller(
-    context: ApiContext,
-    scope: Scope,
-    receive: Receive,
-    event_id: str,
-    headers: Mapping[bytes, bytes],
-    caller: Caller,
-) -> Response:
-    try:
-        return await submit_booking(
-            context,
-            caller,
-            event_id,
-            await _body(receive),
-            SubmitHeaders(
-                content_type=_text(headers.get(b"content-type")),
-                prefer=_text(headers.get(b"prefer")),
-                idempotency_key=_text(headers.get(b"idempotency-key")),
-            ),
-            receive,
-        )
-    except (ProblemError, OnsaleError) as error:
-        return _refusal(error, scope)
-    except ClientDisconnect:
-        raise
-    except Exception:
-        logger.exception("unexpected error")
-        return problem_response(internal_error())
+    async def _answer(self, scope: Scope, receive: Receive, event_id: str) -> Response | None:
+        watch = Watch(scope)
+        scope["route"] = ROUTE
+        headers, told = _headers(scope), _NOTHING
+        try:
+            check_loopback(self._context.settings, scope)
+            admission = self._context.gate.admit(_text(headers.get(b"authorization")))
+            told = admission.headers
+            response = await submit_booking(
+                self._context,
+                admission.caller,
+                event_id,
+                await _body(receive),
+                SubmitHeaders(
+                    content_type=_text(headers.get(b"content-type")),
+                    prefer=_text(headers.get(b"prefer")),
+                    idempotency_key=_text(headers.get(b"idempotency-key")),
+                ),
+                receive,
+            )
+        except (ProblemError, OnsaleError) as error:
+            response = _refusal(error, scope)
+        except ClientDisconnect:
+            return None
+        except Exception:
+            logger.exception("unexpected error")
+            response = problem_response(internal_error())
+        if told:
+            response.headers.update(told)
+        response.raw_headers.append(watch.answered(response.status_code))
+        response.raw_headers += security_headers(response.raw_headers)
+        return response
 
 
 def _refusal(error: ProblemError | OnsaleError, scope: Scope) -> Response:

@@ -28,14 +28,17 @@ def with_security_headers(scope: Scope, send: Send) -> Send:
     def send_with_headers(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             headers = message["headers"]
-            message["headers"] = [*headers, *_missing(headers)]
+            message["headers"] = [*headers, *security_headers(headers)]
         return send(message)
 
     return send_with_headers
 
 
-def _missing(headers: list[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, bytes]]:
-    """A page that has a policy of its own also says how long it may be kept."""
+def security_headers(headers: list[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, bytes]]:
+    """Those that an answer with these headers is given besides.
+
+    A page that has a policy of its own also says how long it may be kept.
+    """
     if not _has(headers, b"cache-control"):
         return _IF_NOT_KEPT
     return _ALWAYS if _has(headers, b"content-security-policy") else _IF_KEPT

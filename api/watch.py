@@ -20,22 +20,32 @@ _seconds = SystemClock().monotonic_seconds
 _observers: dict[tuple[str, str, int], Callable[[float], None]] = {}
 
 
-def watched(scope: Scope, send: Send) -> Send:
-    """Begin the trace of a request; what this gives in the place of `send` notes the answer.
+class Watch:
+    """One request, from its head to that of its answer: for a client that waits, its wait is part of it."""
 
-    The time is that until the head of the answer, which for a client that waits includes its wait.
-    """
-    if scope["type"] != "http":
-        return send
-    began_at = _seconds()
-    headers = dict(scope["headers"])
-    trace = begin_trace(_text(headers.get(b"x-request-id")), _text(headers.get(b"traceparent")))
-    request_id = (b"x-request-id", trace.request_id.encode())
+    __slots__ = ("_began_at", "_request_id", "_scope")
+
+    def __init__(self, scope: Scope) -> None:
+        """Begin, and with it the trace of the request."""
+        self._began_at = _seconds()
+        self._scope = scope
+        headers = dict(scope["headers"])
+        trace = begin_trace(_text(headers.get(b"x-request-id")), _text(headers.get(b"traceparent")))
+        self._request_id = (b"x-request-id", trace.request_id.encode())
+
+    def answered(self, status: int) -> tuple[bytes, bytes]:
+        """Note the answer; gives the header that tells it from others."""
+        _observe(self._scope, status, _seconds() - self._began_at)
+        return self._request_id
+
+
+def watched(scope: Scope, send: Send) -> Send:
+    """Watch a request; what this gives in the place of `send` notes the answer."""
+    watch = Watch(scope)
 
     def send_watched(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), request_id]
-            _observe(scope, message["status"], _seconds() - began_at)
+            message["headers"] = [*message.get("headers", ()), watch.answered(message["status"])]
         return send(message)
 
     return send_watched

@@ -31,13 +31,13 @@ class Serving:
 
 
 @contextmanager
-def serving(settings: Settings, *, http: str = "auto", **changes: Any) -> Iterator[Serving]:
+def serving(settings: Settings, *, http: str = ONE_WRITE, **changes: Any) -> Iterator[Serving]:
     """An API with some settings changed."""
     app = create_app(settings.model_copy(update=changes))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         address: tuple[str, int] = listener.getsockname()
-        server = uvicorn.Server(uvicorn.Config(app, http=http, log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(app, http=http, log_level="warning", access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         wait_until(lambda: server.started)

@@ -1,50 +1,49 @@
-"""The short way answers as the documented route does, to the letter."""
+"""The short way answers as the documented route does, to the letter, and as a server must."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable
+import re
+import socket
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 import redis
 
-from api import main
-from api.fast_lane import answer_booking
+from api import fast_lane, main
+from api.fast_lane import FastLane
+from shared import limits
 from shared.database.engine import Database
 from shared.settings import Settings
-from tests.builders import UNKNOWN_ID, create_event
+from tests.builders import UNKNOWN_ID, create_event, wait_until
+from tests.serving import Serving, serving
 
 JSON = {"Content-Type": "application/json"}
 BOOKING = b'{"user_id": "ann", "ticket_count": 1}'
 
 
-async def _hand_on(*_: object) -> bool:
-    """Stands where the short way would and leaves every request to FastAPI."""
-    return False
+def ask_both_ways(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, request: Callable[[httpx.Client], httpx.Response]
+) -> tuple[httpx.Response, httpx.Response]:
+    """The answer by the short way and that of FastAPI."""
+    with serving(settings) as api, monkeypatch.context() as patch:
+        patch.setattr(main.Application, "__call__", _answer_nothing)
+        short = request(api.client)
+    with serving(settings) as api, monkeypatch.context() as patch:
+        patch.setattr(FastLane, "answering", lambda *_: None)
+        return short, request(api.client)
 
 
-def ask(
-    settings: Settings, way: Any, monkeypatch: pytest.MonkeyPatch, request: Callable[..., Any]
-) -> httpx.Response:
-    monkeypatch.setattr(main, "answer_booking", way)
-    app = main.create_app(settings)
-
-    async def run() -> httpx.Response:
-        async with app.router.lifespan_context(app):
-            transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://onsale") as client:
-                answer: httpx.Response = await request(client)
-                return answer
-
-    return asyncio.run(run())
+async def _answer_nothing(*_: object) -> None:
+    """Stands where FastAPI would."""
 
 
 def without_what_differs_by_nature(answer: httpx.Response) -> tuple[int, dict[str, str], Any]:
     headers = {name: value for name, value in answer.headers.items() if name != "location"}
     headers.pop("content-length")
+    headers.pop("date")
     headers.pop("retry-after", None)
     headers.pop("x-request-id")
     document = json.loads(answer.content)
@@ -86,11 +85,10 @@ def test_both_ways_give_the_same_answer(
 ) -> None:
     event = create_event(database)
 
-    async def request(client: httpx.AsyncClient) -> httpx.Response:
-        return await client.post(f"/events/{event.id}/bookings", content=content, headers=headers)
+    def request(client: httpx.Client) -> httpx.Response:
+        return client.post(f"/events/{event.id}/bookings", content=content, headers=headers)
 
-    short = ask(settings, answer_booking, monkeypatch, request)
-    long = ask(settings, _hand_on, monkeypatch, request)
+    short, long = ask_both_ways(settings, monkeypatch, request)
     assert short.status_code == status
     assert without_what_differs_by_nature(short) == without_what_differs_by_nature(long)
 
@@ -103,11 +101,10 @@ def test_both_ways_know_the_same_events(
     monkeypatch: pytest.MonkeyPatch,
     event_id: str,
 ) -> None:
-    async def request(client: httpx.AsyncClient) -> httpx.Response:
-        return await client.post(f"/events/{event_id}/bookings", content=BOOKING, headers=JSON)
+    def request(client: httpx.Client) -> httpx.Response:
+        return client.post(f"/events/{event_id}/bookings", content=BOOKING, headers=JSON)
 
-    short = ask(settings, answer_booking, monkeypatch, request)
-    long = ask(settings, _hand_on, monkeypatch, request)
+    short, long = ask_both_ways(settings, monkeypatch, request)
     assert short.status_code == 404
     assert without_what_differs_by_nature(short) == without_what_differs_by_nature(long)
 
@@ -121,3 +118,150 @@ def test_the_document_says_what_the_short_way_takes(settings: Settings) -> None:
     names = [parameter["name"] for parameter in operation["parameters"]]
     assert names == ["event_id", "prefer", "idempotency-key"]
     assert {"201", "202", "400", "404", "413", "415", "422", "429", "503"} <= set(operation["responses"])
+
+
+@pytest.fixture
+def api(settings: Settings, database: Database, redis_client: redis.Redis) -> Iterator[Serving]:
+    with serving(settings) as served:
+        yield served
+
+
+def booking(event_id: str, *headers: str, body: bytes = BOOKING, version: str = "1.1") -> bytes:
+    lines = [f"POST /events/{event_id}/bookings HTTP/{version}", "Host: onsale", *headers]
+    lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def read_until(connection: socket.socket, mark: bytes) -> bytes:
+    received = b""
+    while mark not in received:
+        part = connection.recv(65_536)
+        assert part, f"the server hung up after {received!r}"
+        received += part
+    return received
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    received = b""
+    while part := connection.recv(65_536):
+        received += part
+    return received
+
+
+def statuses(answers: bytes) -> list[bytes]:
+    return re.findall(rb"HTTP/1\.1 (\d+)", answers)
+
+
+def test_pipelined_bookings_get_their_places_in_the_order_in_which_they_were_sent(
+    api: Serving, database: Database
+) -> None:
+    event = create_event(database)
+    request = b"".join(booking(event.id) for _ in range(3)) + b"GET /health HTTP/1.1\r\nHost: onsale\r\n\r\n"
+    with socket.create_connection(api.address, timeout=10) as connection:
+        connection.sendall(request)
+        answers = read_until(connection, b'{"status":"ok"}')
+    assert statuses(answers) == [b"202", b"202", b"202", b"200"]
+    assert re.findall(rb'"position":(\d+)', answers) == [b"1", b"2", b"3"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "version"), [(["Connection: close"], "1.1"), ([], "1.0"), (["Connection: close"], "1.0")]
+)
+def test_a_connection_that_is_not_kept_ends_with_the_whole_answer(
+    api: Serving, database: Database, headers: list[str], version: str
+) -> None:
+    event = create_event(database)
+    with socket.create_connection(api.address, timeout=10) as connection:
+        connection.sendall(booking(event.id, *headers, version=version))
+        head, _, body = read_to_end(connection).partition(b"\r\n\r\n")
+    assert b"\r\nconnection: close" in head
+    assert json.loads(body)["status"] == "queued"
+
+
+def test_a_body_past_its_bound_ends_the_connection(api: Serving, database: Database) -> None:
+    event = create_event(database)
+    with socket.create_connection(api.address, timeout=10) as connection:
+        connection.sendall(booking(event.id, body=b" " * (limits.REQUEST_BODY_BYTES_MAX + 1)))
+        head = read_to_end(connection).partition(b"\r\n\r\n")[0].lower()
+    assert statuses(head.upper()) == [b"413"]
+    assert head.count(b"connection: close") == 1
+
+
+def test_a_body_may_come_in_pieces_and_after_a_question(api: Serving, database: Database) -> None:
+    event = create_event(database)
+    head, body = booking(event.id, "Expect: 100-continue").split(b"\r\n\r\n")
+    with socket.create_connection(api.address, timeout=10) as connection:
+        connection.sendall(head + b"\r\n\r\n")
+        assert statuses(read_until(connection, b"\r\n\r\n")) == [b"100"]
+        connection.sendall(body[:7])
+        connection.sendall(body[7:])
+        assert statuses(read_until(connection, b"}")) == [b"202"]
+
+
+def test_who_hangs_up_before_the_end_has_not_booked(
+    api: Serving, database: Database, redis_client: redis.Redis
+) -> None:
+    event = create_event(database)
+    with socket.create_connection(api.address, timeout=10) as connection:
+        connection.sendall(booking(event.id)[:-5])
+    assert api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=JSON).status_code == 202
+    assert redis_client.llen(f"onsale:order:{event.id}") == 1
+
+
+def test_who_hangs_up_after_the_end_has_booked(
+    api: Serving, database: Database, redis_client: redis.Redis
+) -> None:
+    event = create_event(database)
+    with socket.create_connection(api.address, timeout=10) as connection:
+        connection.sendall(booking(event.id))
+    wait_until(lambda: redis_client.llen(f"onsale:order:{event.id}") == 1)
+    assert api.client.get("/health").status_code == 200
+
+
+def test_a_defect_is_answered_and_logged(
+    api: Serving,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    event = create_event(database)
+
+    async def break_down(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(fast_lane, "submit_booking", break_down)
+    answer = api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=JSON)
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
+    assert "a defect" in caplog.text
+
+
+def test_a_defect_of_the_lane_itself_ends_the_connection_and_nothing_else(
+    api: Serving,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    event = create_event(database)
+
+    def break_down(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fast_lane, "security_headers", break_down)
+        with pytest.raises(httpx.RemoteProtocolError):
+            api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=JSON)
+    assert "a defect" in caplog.text
+    assert api.client.get("/health").status_code == 200
+
+
+def test_it_is_counted_under_the_route_and_the_status(api: Serving, database: Database) -> None:
+    event = create_event(database)
+    name = 'onsale_http_request_seconds_count{method="POST",route="/events/{event_id}/bookings",status="2xx"}'
+
+    def counted() -> float:
+        found = re.search(rf"^{re.escape(name)} (\S+)$", api.client.get("/metrics").text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    before = counted()
+    api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=JSON)
+    assert counted() == before + 1
