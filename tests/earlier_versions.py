@@ -147,7 +147,7 @@ def _write(connection: Connection, records: BatchRecords) -> None:
                 "INSERT INTO bookings VALUES (:id, :event_id, :user_id, :ticket_count, :status, :created_at,"
                 " :updated_at)"
             ),
-            {name: getattr(each, name) for name in BookingRecord.__dataclass_fields__},
+            {name: getattr(each, name) for name in BookingRecord.__struct_fields__},
         )
     for entry in records.entries:
         connection.execute(
@@ -158,7 +158,7 @@ def _write(connection: Connection, records: BatchRecords) -> None:
                 " :applied_at)"
             ),
             {
-                **{name: getattr(entry, name) for name in LedgerRecord.__dataclass_fields__},
+                **{name: getattr(entry, name) for name in LedgerRecord.__struct_fields__},
                 "payload": _json(entry.payload),
                 "detail": _json(entry.detail),
             },
