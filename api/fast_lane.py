@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from fastapi import Response
@@ -38,7 +38,7 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 FAST_LANE = "fast_lane"
 """Where the server finds the lane in the state that the application gives it when it starts."""
 
-_HEADERS = frozenset({b"authorization", b"content-type", b"prefer", b"idempotency-key"})
+_HEADERS = frozenset({b"authorization", b"content-length", b"content-type", b"prefer", b"idempotency-key"})
 _PATH = re.compile(r"/events/([^/]+)/bookings")
 
 ROUTE = "/events/{event_id}/bookings"
@@ -51,22 +51,20 @@ class FastLane:
     def __init__(self, context: ApiContext) -> None:
         self._context = context
 
-    def answering(self, scope: Scope, receive: Receive) -> Coroutine[None, None, Response | None] | None:
-        """What answers this request, or None if it is another than a booking.
+    @staticmethod
+    def event_of(scope: Scope) -> str | None:
+        """The event that a request would book at, as its client wrote it; None if it is another request."""
+        path = _PATH.fullmatch(scope["path"]) if scope["method"] == "POST" else None
+        return None if path is None else path[1]
 
-        The answer is whole, with every header; None if the client hung up before its request was whole.
-        """
-        if scope["method"] != "POST":
-            return None
-        path = _PATH.fullmatch(scope["path"])
-        return None if path is None else self._answer(scope, receive, path[1])
-
-    async def _answer(self, scope: Scope, receive: Receive, event_id: str) -> Response | None:
+    async def answer(self, scope: Scope, receive: Receive, event_id: str) -> Response | None:
+        """The answer to a booking, with every header; None if its client hung up before it was whole."""
         watch = Watch(scope)
         scope["route"] = ROUTE
         headers, told = _headers(scope), _NOTHING
         try:
             check_loopback(self._context.settings, scope)
+            _check_declared_length(headers)
             admission = self._context.gate.admit(_text(headers.get(b"authorization")))
             told = admission.headers
             response = await submit_booking(
@@ -110,6 +108,16 @@ def _headers(scope: Scope) -> dict[bytes, bytes]:
     return headers
 
 
+def _check_declared_length(headers: Mapping[bytes, bytes]) -> None:
+    declared = headers.get(b"content-length", b"0")
+    if not declared.isdigit() or int(declared) > limits.REQUEST_BODY_BYTES_MAX:
+        raise _too_large()
+
+
+def _too_large() -> ProblemError:
+    return ProblemError(body_too_large(), {"Connection": "close"})
+
+
 async def _body(receive: Receive) -> bytes:
     """The whole body, which is nearly always one message.
 
@@ -125,7 +133,7 @@ async def _body(receive: Receive) -> bytes:
         part: bytes = message.get("body", b"")
         body += part
         if len(body) > limits.REQUEST_BODY_BYTES_MAX:
-            raise ProblemError(body_too_large(), {"Connection": "close"})
+            raise _too_large()
         if not message.get("more_body", False):
             return body
 

@@ -3,7 +3,7 @@
 A booking is answered by the fast lane, before the application is entered. An answer's head and body go out in
 one write: uvicorn writes them one after the other, each a system call and a packet of its own, a tenth of the
 time of a submit. And what uvicorn leaves open is bounded: how long a request may take to arrive, how long its
-head may be, how many connections a process holds.
+head may be, how many connections a process holds, how far a client may send ahead of the answers.
 Use it with `uvicorn --http api.http_protocol:HttpProtocol`; without it everything works, unbounded in these.
 """
 
@@ -11,21 +11,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Sized
 from http import HTTPStatus
 from typing import Any, cast
 
 import orjson
 from fastapi import Response
 from starlette.types import Receive, Scope
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
 from api.fast_lane import FAST_LANE, FastLane
 from api.problems import (
     PROBLEM_MEDIA_TYPE,
     ProblemDocument,
     head_too_large,
+    internal_error,
     not_http,
+    problem_response,
     request_too_slow,
     too_many_connections,
 )
@@ -46,6 +50,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin with a new connection."""
         super().connection_made(_OneWrite(transport, self.loop))  # type: ignore[arg-type]
+        self.flow = _Flow(self.transport, self.pipeline)
         if len(self.connections) > limits.CONNECTIONS_MAX:
             self._refuse(too_many_connections())
         else:
@@ -97,18 +102,16 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Begin to answer a request: by the fast lane what it takes, by the application anything else.
+        """Begin to answer a request: a booking by the fast lane, anything else by the application.
 
-        uvicorn writes its log of accesses and refuses what is too much for it in the application's place.
+        What is too much for uvicorn it lets something else refuse in the application's place.
         """
         lane: FastLane | None = self.app_state.get(FAST_LANE)
-        answering = None
-        if lane is not None and app is self.app and not self.config.access_log:
-            answering = lane.answering(cast(Scope, cycle.scope), cast(Receive, cycle.receive))
-        if answering is None:
+        event_id = None if lane is None or app is not self.app else lane.event_of(cast(Scope, cycle.scope))
+        if lane is None or event_id is None:
             super()._start_asgi_task(cycle, app)
             return
-        task = self.loop.create_task(_answer_whole(cycle, answering))
+        task = self.loop.create_task(_answer_booking(lane, cycle, event_id))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 
@@ -137,40 +140,70 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
-async def _answer_whole(cycle: RequestResponseCycle, answering: Awaitable[Response | None]) -> None:
+async def _answer_booking(lane: FastLane, cycle: RequestResponseCycle, event_id: str) -> None:
     """Do for an answer that comes whole what uvicorn does for one that an application sends in parts."""
     try:
-        response = await answering
+        answer = await _whole_answer(lane, cycle, event_id)
         if cycle.flow.write_paused and not cycle.disconnected:
             await cycle.flow.drain()
-    except Exception:
+        if answer is None or cycle.disconnected:
+            return
+        cycle.transport.write(answer)
+        cycle.response_started = cycle.response_complete = True
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+    finally:
+        # Or the connection and its last request would keep each other until the next look for garbage.
+        cycle.on_response = _nothing
+
+
+async def _whole_answer(lane: FastLane, cycle: RequestResponseCycle, event_id: str) -> bytes | None:
+    """The bytes of an answer; None if nobody waits for it."""
+    try:
+        response = await lane.answer(cast(Scope, cycle.scope), cast(Receive, cycle.receive), event_id)
+        answer = None if response is None else _bytes_of(response, cycle)
+    except BaseException:
+        # As uvicorn does: whatever happens, also when the process waits no longer, nobody is left without.
         logger.exception("unexpected error")
-        response = None
-    if cycle.disconnected:
-        return
-    if response is None:
-        cycle.transport.close()
-        return
-    cycle.transport.write(_head(cycle, response) + response.body)
-    cycle.response_started = cycle.response_complete = True
-    cycle.message_event.set()
-    if not cycle.keep_alive:
-        cycle.transport.close()
-    cycle.on_response()
+        cycle.keep_alive = False
+        response = problem_response(internal_error())
+        answer = _bytes_of(response, cycle)
+    if response is not None and cycle.access_log:
+        _log_access(cycle, response.status_code)
+    return answer
 
 
-def _head(cycle: RequestResponseCycle, response: Response) -> bytes:
-    """The head of an answer, which ends the connection if either side wants that."""
-    parts = [STATUS_LINE[response.status_code]]
+def _log_access(cycle: RequestResponseCycle, status: int) -> None:
+    """A line of uvicorn's log of accesses, where that is wanted."""
+    address, path = get_client_addr(cycle.scope), get_path_with_query_string(cycle.scope)
+    version = cycle.scope["http_version"]
+    cycle.access_logger.info('%s - "%s %s HTTP/%s" %d', address, cycle.scope["method"], path, version, status)
+
+
+def _bytes_of(response: Response, cycle: RequestResponseCycle) -> bytes:
+    """An answer as it is sent. It ends the connection if either side wants that.
+
+    Raises:
+        ValueError: a header would be more than one, or end the head.
+    """
     headers = [*cycle.default_headers, *response.raw_headers]
     if (b"connection", b"close") in headers:
         cycle.keep_alive = False
     elif not cycle.keep_alive:
         headers.append((b"connection", b"close"))
+    parts = [STATUS_LINE[response.status_code]]
     for name, value in headers:
         parts += (name, b": ", value, b"\r\n")
     parts.append(b"\r\n")
-    return b"".join(parts)
+    head = b"".join(parts)
+    if not head.count(b"\r") == head.count(b"\n") == len(headers) + 2:
+        raise ValueError(f"a header has a line break: {headers}")
+    return head + bytes(response.body)
+
+
+def _nothing() -> None:
+    """Nothing is left to do when an answer is complete."""
 
 
 def _answer(document: ProblemDocument) -> bytes:
@@ -181,6 +214,19 @@ def _answer(document: ProblemDocument) -> bytes:
         f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
     )
     return head.encode() + body
+
+
+class _Flow(FlowControl):
+    """Reads on only when no request of a pipeline waits: no client sends without end ahead of its answers."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        """Read on, unless requests wait; the answer to the last of them does it then."""
+        if not self._pipeline:
+            super().resume_reading()
 
 
 class _OneWrite:

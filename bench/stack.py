@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -209,8 +209,9 @@ def booking(event_id: str, user_id: str) -> Submission:
 def _processor_seconds(pid: int) -> float:
     process = psutil.Process(pid)
     seconds = 0.0
-    for each in (process, *process.children(recursive=True)):
-        times = each.cpu_times()
-        # What children have used that have ended counts too.
-        seconds += times.user + times.system + times.children_user + times.children_system
+    # What children have used that have ended counts with their parent, which is therefore asked last.
+    for each in (*process.children(recursive=True), process):
+        with suppress(psutil.NoSuchProcess):
+            times = each.cpu_times()
+            seconds += times.user + times.system + times.children_user + times.children_system
     return seconds

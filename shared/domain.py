@@ -1,6 +1,6 @@
 """The rules of selling: commands, outcomes, and `apply_batch`, the one function that decides.
 
-Standard library only; no clock, no random numbers, no input or output.
+Standard library only, but for what the values are made of; no clock, no random numbers, no input or output.
 """
 
 from __future__ import annotations

@@ -31,13 +31,28 @@ class Serving:
 
 
 @contextmanager
-def serving(settings: Settings, *, http: str = ONE_WRITE, **changes: Any) -> Iterator[Serving]:
-    """An API with some settings changed."""
+def serving(
+    settings: Settings,
+    *,
+    http: str = ONE_WRITE,
+    access_log: bool = False,
+    limit_concurrency: int | None = None,
+    **changes: Any,
+) -> Iterator[Serving]:
+    """An API with some settings changed; the others are uvicorn's."""
     app = create_app(settings.model_copy(update=changes))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         address: tuple[str, int] = listener.getsockname()
-        server = uvicorn.Server(uvicorn.Config(app, http=http, log_level="warning", access_log=False))
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http=http,
+                access_log=access_log,
+                limit_concurrency=limit_concurrency,
+                log_level="info" if access_log else "warning",
+            )
+        )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         wait_until(lambda: server.started)

@@ -11,6 +11,7 @@ import uvicorn
 from starlette.responses import JSONResponse
 
 import api.main
+from api.http_protocol import HttpProtocol
 from shared.clock import SystemClock
 from shared.database.engine import Database
 from shared.line import connections
@@ -115,9 +116,10 @@ def run_api(settings: Settings, number: int | None, port_to: Connection) -> None
     """What an API process does that is ended at a boundary. `/boundaries` gives those that it has passed."""
     boundaries = Boundaries(no_action if number is None else kill_at(number))
     watched_app = _watched_app(settings, boundaries)
+    protocol = _watched_protocol(boundaries)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(watched_app, log_level="error", lifespan="on"))
+    server = uvicorn.Server(uvicorn.Config(watched_app, http=protocol, log_level="error", lifespan="on"))
     port_to.send(listener.getsockname()[1])
     server.run(sockets=[listener])
 
@@ -138,17 +140,36 @@ def _watched_app(settings: Settings, boundaries: Boundaries) -> Any:
     app = api.main.create_app(settings)
 
     async def watched(scope: Any, receive: Any, send: Any) -> None:
-        async def watched_send(message: Any) -> None:
-            boundaries.cut_at(f"before {message['type']}")
-            await send(message)
-            boundaries.cut_at(f"after {message['type']}")
-
         if scope["type"] == "http" and scope["path"] == "/boundaries":
             await JSONResponse(boundaries.names)(scope, receive, send)
-            return
-        if scope["type"] == "http":
-            boundaries.watching = scope["path"].endswith("/bookings")
-            boundaries.cut_at("after http.request")
-        await app(scope, receive, watched_send if scope["type"] == "http" else send)
+        else:
+            await app(scope, receive, send)
 
     return watched
+
+
+def _watched_protocol(boundaries: Boundaries) -> type[HttpProtocol]:
+    class WatchedProtocol(HttpProtocol):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(_WatchedTransport(transport, boundaries))  # type: ignore[arg-type]
+
+        def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+            boundaries.watching = cycle.scope["path"].endswith("/bookings")
+            boundaries.cut_at("after a request")
+            super()._start_asgi_task(cycle, app)
+
+    return WatchedProtocol
+
+
+class _WatchedTransport:
+    def __init__(self, transport: Any, boundaries: Boundaries) -> None:
+        self._transport = transport
+        self._boundaries = boundaries
+
+    def write(self, data: bytes) -> None:
+        self._boundaries.cut_at("before an answer")
+        self._transport.write(data)
+        self._boundaries.cut_at("after an answer")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

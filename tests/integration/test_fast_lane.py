@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import re
 import socket
@@ -14,10 +16,12 @@ import redis
 
 from api import fast_lane, main
 from api.fast_lane import FastLane
+from api.http_protocol import HttpProtocol
 from shared import limits
 from shared.database.engine import Database
-from shared.settings import Settings
+from shared.settings import Authentication, Settings
 from tests.builders import UNKNOWN_ID, create_event, wait_until
+from tests.conftest import StartWorker
 from tests.serving import Serving, serving
 
 JSON = {"Content-Type": "application/json"}
@@ -29,23 +33,27 @@ def ask_both_ways(
 ) -> tuple[httpx.Response, httpx.Response]:
     """The answer by the short way and that of FastAPI."""
     with serving(settings) as api, monkeypatch.context() as patch:
-        patch.setattr(main.Application, "__call__", _answer_nothing)
+        patch.setattr(main.Application, "__call__", nobody_books_here(main.Application.__call__))
         short = request(api.client)
     with serving(settings) as api, monkeypatch.context() as patch:
-        patch.setattr(FastLane, "answering", lambda *_: None)
+        patch.setattr(FastLane, "event_of", staticmethod(lambda _scope: None))
+        patch.setattr(FastLane, "answer", None)
         return short, request(api.client)
 
 
-async def _answer_nothing(*_: object) -> None:
-    """Stands where FastAPI would."""
+def nobody_books_here(application: Callable[..., Any]) -> Callable[..., Any]:
+    """The application, for whatever is no booking."""
+
+    async def call(app: Any, scope: Any, receive: Any, send: Any) -> None:
+        assert not scope.get("path", "").endswith("/bookings"), "FastAPI was asked"
+        await application(app, scope, receive, send)
+
+    return call
 
 
 def without_what_differs_by_nature(answer: httpx.Response) -> tuple[int, dict[str, str], Any]:
-    headers = {name: value for name, value in answer.headers.items() if name != "location"}
-    headers.pop("content-length")
-    headers.pop("date")
-    headers.pop("retry-after", None)
-    headers.pop("x-request-id")
+    by_nature = {"location", "content-length", "date", "retry-after", "x-request-id"}
+    headers = {name: "" if name in by_nature else value for name, value in answer.headers.items()}
     document = json.loads(answer.content)
     for name in ("id", "booking_id", "created_at", "position", "ahead"):
         document.pop(name, None)
@@ -121,8 +129,12 @@ def test_the_document_says_what_the_short_way_takes(settings: Settings) -> None:
 
 
 @pytest.fixture
-def api(settings: Settings, database: Database, redis_client: redis.Redis) -> Iterator[Serving]:
+def api(
+    settings: Settings, database: Database, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Serving]:
+    """One in which only the short way books."""
     with serving(settings) as served:
+        monkeypatch.setattr(main.Application, "__call__", nobody_books_here(main.Application.__call__))
         yield served
 
 
@@ -156,12 +168,15 @@ def test_pipelined_bookings_get_their_places_in_the_order_in_which_they_were_sen
     api: Serving, database: Database
 ) -> None:
     event = create_event(database)
-    request = b"".join(booking(event.id) for _ in range(3)) + b"GET /health HTTP/1.1\r\nHost: onsale\r\n\r\n"
+    ids = ["first", "second", "third"]
+    request = b"".join(booking(event.id, f"X-Request-ID: {id}") for id in ids)
+    request += b"GET /health HTTP/1.1\r\nHost: onsale\r\n\r\n"
     with socket.create_connection(api.address, timeout=10) as connection:
         connection.sendall(request)
         answers = read_until(connection, b'{"status":"ok"}')
     assert statuses(answers) == [b"202", b"202", b"202", b"200"]
     assert re.findall(rb'"position":(\d+)', answers) == [b"1", b"2", b"3"]
+    assert [id.decode() for id in re.findall(rb"x-request-id: (\w+)\r", answers)] == ids
 
 
 @pytest.mark.parametrize(
@@ -203,7 +218,7 @@ def test_who_hangs_up_before_the_end_has_not_booked(
 ) -> None:
     event = create_event(database)
     with socket.create_connection(api.address, timeout=10) as connection:
-        connection.sendall(booking(event.id)[:-5])
+        connection.sendall(booking(event.id, body=BOOKING + b" " * 5)[:-5])
     assert api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=JSON).status_code == 202
     assert redis_client.llen(f"onsale:order:{event.id}") == 1
 
@@ -235,23 +250,129 @@ def test_a_defect_is_answered_and_logged(
     assert "a defect" in caplog.text
 
 
-def test_a_defect_of_the_lane_itself_ends_the_connection_and_nothing_else(
+@pytest.mark.parametrize("header", ["a\r\nset-cookie: b", "a\nb", "a\rb"])
+def test_a_defect_of_the_lane_itself_is_answered_too_and_ends_the_connection(
     api: Serving,
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    header: str,
+) -> None:
+    event = create_event(database)
+    broken = [(b"x-broken", header.encode())]
+    with monkeypatch.context() as patch:
+        patch.setattr(fast_lane, "security_headers", lambda _headers: broken)
+        answer = api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=JSON)
+    assert (answer.status_code, answer.headers["connection"]) == (500, "close")
+    assert "x-broken" not in answer.headers
+    assert "a header has a line break" in caplog.text
+
+
+def test_who_is_cancelled_is_answered_as_by_uvicorn(
+    api: Serving, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event = create_event(database)
 
-    def break_down(*_: object) -> None:
-        raise RuntimeError("a defect")
+    async def cancel(*_: object) -> None:
+        raise asyncio.CancelledError
 
-    with monkeypatch.context() as patch:
-        patch.setattr(fast_lane, "security_headers", break_down)
-        with pytest.raises(httpx.RemoteProtocolError):
-            api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=JSON)
-    assert "a defect" in caplog.text
-    assert api.client.get("/health").status_code == 200
+    monkeypatch.setattr(fast_lane, "submit_booking", cancel)
+    answer = api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=JSON)
+    assert (answer.status_code, answer.headers["connection"]) == (500, "close")
+
+
+def test_a_connection_that_has_ended_is_forgotten_at_once(api: Serving, database: Database) -> None:
+    event = create_event(database)
+
+    def connections() -> int:
+        return sum(isinstance(each, HttpProtocol) for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = connections()
+        for _ in range(20):
+            with socket.create_connection(api.address, timeout=10) as connection:
+                connection.sendall(booking(event.id))
+                read_until(connection, b"}")
+        wait_until(lambda: connections() <= before)
+    finally:
+        gc.enable()
+
+
+def test_a_body_that_is_announced_too_long_is_refused_before_it_comes(
+    api: Serving, database: Database
+) -> None:
+    event = create_event(database)
+    head = booking(event.id, "Expect: 100-continue").partition(b"Content-Length")[0]
+    with socket.create_connection(api.address, timeout=10) as connection:
+        connection.sendall(head + b"Content-Length: 200000\r\n\r\n")
+        assert statuses(read_to_end(connection)) == [b"413"]
+
+
+def test_what_is_too_much_for_the_server_is_refused_by_it(
+    settings: Settings, database: Database, redis_client: redis.Redis
+) -> None:
+    event = create_event(database)
+    with serving(settings, limit_concurrency=1) as api:
+        answer = api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=JSON)
+    assert (answer.status_code, answer.text) == (503, "Service Unavailable")
+    assert redis_client.llen(f"onsale:order:{event.id}") == 0
+
+
+def test_without_a_login_both_ways_refuse(
+    settings: Settings, database: Database, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = create_event(database)
+    secured = settings.model_copy(update={"auth": Authentication.REQUIRED})
+
+    def request(client: httpx.Client) -> httpx.Response:
+        return client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=JSON)
+
+    short, long = ask_both_ways(secured, monkeypatch, request)
+    assert short.status_code == 401
+    assert without_what_differs_by_nature(short) == without_what_differs_by_nature(long)
+
+
+def test_both_ways_wait_for_the_result_and_know_what_comes_again(
+    settings: Settings,
+    database: Database,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    start_worker: StartWorker,
+) -> None:
+    start_worker()
+    event = create_event(database)
+    keys = iter(["one", "other"])
+
+    def request(client: httpx.Client) -> httpx.Response:
+        headers = {**JSON, "Prefer": "wait=10", "Idempotency-Key": next(keys)}
+        path = f"/events/{event.id}/bookings"
+        first, again = (client.post(path, content=BOOKING, headers=headers) for _ in range(2))
+        assert (again.status_code, again.content) == (first.status_code, first.content)
+        return first
+
+    short, long = ask_both_ways(settings, monkeypatch, request)
+    assert short.status_code == 201
+    by_nature = ("updated_at",)
+    (status, headers, booked), other = map(without_what_differs_by_nature, (short, long))
+    for name in by_nature:
+        booked.pop(name)
+        other[2].pop(name)
+    assert (status, headers, booked) == other
+
+
+def test_what_is_logged_of_accesses_has_the_bookings(
+    settings: Settings,
+    database: Database,
+    redis_client: redis.Redis,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    event = create_event(database)
+    path = f"/events/{event.id}/bookings"
+    with serving(settings, access_log=True) as api:
+        api.client.post(path, content=BOOKING, headers=JSON)
+    assert f'"POST {path} HTTP/1.1" 202' in capsys.readouterr().out
 
 
 def test_it_is_counted_under_the_route_and_the_status(api: Serving, database: Database) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import socket
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from api.http_protocol import HttpProtocol
 from shared.database.engine import Database
 from shared.settings import Settings
 from tests.serving import ONE_WRITE, serving
@@ -70,3 +72,11 @@ def test_who_hangs_up_at_once_harms_nobody(address: tuple[str, int]) -> None:
     with socket.create_connection(address, timeout=10) as connection:
         connection.sendall(request("/health"))
         assert connection.recv(65_536).endswith(HEALTHY)
+
+
+def test_a_client_can_not_send_without_end_ahead_of_the_answers(address: tuple[str, int]) -> None:
+    requests = request("/health") * 200_000
+    with socket.create_connection(address, timeout=2) as connection, pytest.raises(TimeoutError):
+        connection.sendall(requests)
+    waiting = [len(each.pipeline) for each in gc.get_objects() if isinstance(each, HttpProtocol)]
+    assert max(waiting, default=0) < 20_000
