@@ -42,4 +42,7 @@ FLOORS = {
     ("accepts", "ratio_to_hello"): 1.8,
     ("drain", "share_of_copy"): 0.26,
 }
-"""Below these `make bench-quick` fails: 70 % of what the slower of two machines had reached."""
+"""Below these `make bench-quick` fails: 70 % of what a slower machine than the page's is thought to reach.
+
+That is what it reached before, times what the changes since then brought on the page's machine.
+"""
