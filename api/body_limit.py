@@ -8,8 +8,23 @@ from __future__ import annotations
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import body_too_large, problem_response
+from api.problems import ProblemError, body_too_large, problem_response
 from shared import limits
+
+
+def check_declared_length(declared: bytes) -> None:
+    """Look at the Content-Length of a request, `0` where it has none.
+
+    Raises:
+        ProblemError: its body would be over the bound, or that is no length.
+    """
+    if not declared.isdigit() or int(declared) > limits.REQUEST_BODY_BYTES_MAX:
+        raise over_the_bound()
+
+
+def over_the_bound() -> ProblemError:
+    """What a body over the bound is answered; the rest of it is not read, so the connection ends."""
+    return ProblemError(body_too_large(), {"Connection": "close"})
 
 
 class BodyLimit:
@@ -24,8 +39,10 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if not declared.isdigit() or int(declared) > limits.REQUEST_BODY_BYTES_MAX:
-            await problem_response(body_too_large(), {"Connection": "close"})(scope, receive, send)
+        try:
+            check_declared_length(declared)
+        except ProblemError as error:
+            await problem_response(error.problem, error.headers)(scope, receive, send)
             return
         received = 0
 

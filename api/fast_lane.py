@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
-from types import MappingProxyType
 
 from fastapi import Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
+from api.body_limit import check_declared_length, over_the_bound
 from api.context import ApiContext
+from api.gate import NO_HEADERS
+from api.headers import header_text
 from api.loopback import check_loopback
 from api.problem_handlers import onsale_error_response
 from api.problems import (
     ProblemError,
-    body_too_large,
     internal_error,
     problem_response,
 )
@@ -32,8 +32,6 @@ from shared import limits
 from shared.errors import OnsaleError
 
 logger = logging.getLogger(__name__)
-
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 FAST_LANE = "fast_lane"
 """Where the server finds the lane in the state that the application gives it when it starts."""
@@ -61,11 +59,11 @@ class FastLane:
         """The answer to a booking, with every header; None if its client hung up before it was whole."""
         watch = Watch(scope)
         scope["route"] = ROUTE
-        headers, told = _headers(scope), _NOTHING
+        headers, told = _headers(scope), NO_HEADERS
         try:
             check_loopback(self._context.settings, scope)
-            _check_declared_length(headers)
-            admission = self._context.gate.admit(_text(headers.get(b"authorization")))
+            check_declared_length(headers.get(b"content-length", b"0"))
+            admission = self._context.gate.admit(header_text(headers.get(b"authorization")))
             told = admission.headers
             response = await submit_booking(
                 self._context,
@@ -73,9 +71,9 @@ class FastLane:
                 event_id,
                 await _body(receive),
                 SubmitHeaders(
-                    content_type=_text(headers.get(b"content-type")),
-                    prefer=_text(headers.get(b"prefer")),
-                    idempotency_key=_text(headers.get(b"idempotency-key")),
+                    content_type=header_text(headers.get(b"content-type")),
+                    prefer=header_text(headers.get(b"prefer")),
+                    idempotency_key=header_text(headers.get(b"idempotency-key")),
                 ),
                 receive,
             )
@@ -108,16 +106,6 @@ def _headers(scope: Scope) -> dict[bytes, bytes]:
     return headers
 
 
-def _check_declared_length(headers: Mapping[bytes, bytes]) -> None:
-    declared = headers.get(b"content-length", b"0")
-    if not declared.isdigit() or int(declared) > limits.REQUEST_BODY_BYTES_MAX:
-        raise _too_large()
-
-
-def _too_large() -> ProblemError:
-    return ProblemError(body_too_large(), {"Connection": "close"})
-
-
 async def _body(receive: Receive) -> bytes:
     """The whole body, which is nearly always one message.
 
@@ -133,10 +121,6 @@ async def _body(receive: Receive) -> bytes:
         part: bytes = message.get("body", b"")
         body += part
         if len(body) > limits.REQUEST_BODY_BYTES_MAX:
-            raise _too_large()
+            raise over_the_bound()
         if not message.get("more_body", False):
             return body
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("latin-1")

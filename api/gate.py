@@ -14,7 +14,7 @@ from shared.api_keys import Role
 from shared.errors import DatabaseUnavailable
 from shared.settings import Settings
 
-_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class Admission:
     headers: Mapping[str, str]
 
 
-_ANYONE = Admission(caller=ANYONE, headers=_NO_HEADERS)
+_ANYONE = Admission(caller=ANYONE, headers=NO_HEADERS)
 
 
 class Gate:
@@ -60,5 +60,5 @@ class Gate:
         if caller is ANYONE:
             return _ANYONE
         quota = self._quotas[caller.role]
-        headers = self._limiter.admit(caller.id, quota).headers() if quota else _NO_HEADERS
+        headers = self._limiter.admit(caller.id, quota).headers() if quota else NO_HEADERS
         return Admission(caller=caller, headers=headers)

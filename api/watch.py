@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.types import Message, Scope, Send
 
+from api.headers import header_text
 from shared.clock import SystemClock
 from shared.metrics import REQUEST_SECONDS
 from shared.trace import begin_trace
@@ -30,7 +31,9 @@ class Watch:
         self._began_at = _seconds()
         self._scope = scope
         headers = dict(scope["headers"])
-        trace = begin_trace(_text(headers.get(b"x-request-id")), _text(headers.get(b"traceparent")))
+        trace = begin_trace(
+            header_text(headers.get(b"x-request-id")), header_text(headers.get(b"traceparent"))
+        )
         self._request_id = (b"x-request-id", trace.request_id.encode())
 
     def answered(self, status: int) -> tuple[bytes, bytes]:
@@ -62,7 +65,3 @@ def _observe(scope: Scope, status: int, seconds: float) -> None:
         if method is not _OTHER_METHOD:
             _observers[key] = observe
     observe(seconds)
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("latin-1")
