@@ -214,7 +214,8 @@ def test_a_command_that_was_accepted_survives_the_loss_of_the_primary(
         with ValkeyServer(tmp_path / "replica", settings=follows) as replica:
             durable = settings.model_copy(update={"redis_url": primary.url, "durable_replicas": 1})
             with connect(durable) as client:
-                wait_until(lambda: client.info("replication").get("slave0", {}).get("state") == "online")
+                # One that is online writes its own file anew first, and says nothing of its disk meanwhile.
+                wait_until(lambda: _is_on_the_disk_of_a_replica(client))
             event = create_event(database, total_tickets=100)
             seed(durable, event)
             commands = [book(event.id, f"user{i}") for i in range(50)]
@@ -226,6 +227,12 @@ def test_a_command_that_was_accepted_survives_the_loss_of_the_primary(
                 waiting = Consumer(client, promoted, worker_name="w").peek(event.id).commands
     assert [each.command.id for each in waiting] == [command.job_id for command in commands]
     assert [each.position for each in waiting] == [each.position for each in accepted]
+
+
+def _is_on_the_disk_of_a_replica(client: redis.Redis) -> bool:
+    client.set("written", "now")
+    _, replicas = client.waitaof(1, 1, 100)
+    return replicas == 1
 
 
 def test_without_its_replica_a_command_is_not_acknowledged(
