@@ -108,8 +108,11 @@ def grown(api: httpx.Client, expected: Mapping[Sample, float]) -> Iterator[None]
 def test_accepted_applied_and_refused_are_counted(
     api: httpx.Client, database: Database, start_worker: StartWorker
 ) -> None:
-    event = create_event(database, total_tickets=3)
+    event, waiting = create_event(database, total_tickets=3), create_event(database)
+    # A claim has a phase of its own only where the worker did not sleep before it.
+    job = api.post(f"/events/{waiting.id}/bookings", json={"user_id": "ann", "ticket_count": 1}).json()
     start_worker()
+    assert api.get(f"/jobs/{job['id']}", headers={"Prefer": "wait=20"}).json()["done"]
     route = ("route", "/events/{event_id}/bookings")
     with grown(
         api,
