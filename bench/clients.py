@@ -10,12 +10,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 CONNECTS_AT_ONCE = 200
 ANSWER_SECONDS_MAX = 60.0
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+HUNG_UP = "the server has hung up"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,26 +28,39 @@ class Answer:
     retry_after_seconds: float
 
 
-class Client:
-    """One connection, to a server that is called `host`."""
+class Client(asyncio.Protocol):
+    """One connection, to a server that is called `host`. One request is on its way at a time."""
 
-    def __init__(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        host: str,
-        answer_seconds_max: float = ANSWER_SECONDS_MAX,
-    ) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, host: str, answer_seconds_max: float = ANSWER_SECONDS_MAX) -> None:
         self._host = host
         self._answer_seconds_max = answer_seconds_max
+        self._received = b""
+        self._transport: asyncio.Transport
+        self._answer: asyncio.Future[Answer] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin with an open connection."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived of an answer."""
+        self._received += data
+        answer = _whole_answer(self._received)
+        if answer is not None:
+            self._received = b""
+            if self._answer is not None and not self._answer.done():
+                self._answer.set_result(answer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell who waits for an answer that none will come."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(exc or ConnectionResetError(HUNG_UP))
 
     async def post(self, path: str, body: object, **headers: str) -> tuple[int, Any]:
         """Send JSON; gives status and document.
 
         Raises:
-            TimeoutError, OSError, asyncio.IncompleteReadError: there was no answer.
+            TimeoutError, OSError: there was no answer.
         """
         answer = await self.request("POST", path, body, headers)
         return answer.status, answer.document
@@ -57,32 +71,45 @@ class Client:
         """Send a request, with JSON if there is a body.
 
         Raises:
-            TimeoutError, OSError, asyncio.IncompleteReadError: there was no answer.
+            TimeoutError, OSError: there was no answer.
         """
-        if self._writer.is_closing():
-            raise ConnectionResetError("the server has hung up")
+        if self._transport.is_closing():
+            raise ConnectionResetError(HUNG_UP)
         content = b"" if body is None else json.dumps(body).encode()
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         if content:
             lines += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
         lines += ["", ""]
-        self._writer.write("\r\n".join(lines).encode() + content)
-        return await asyncio.wait_for(self._answer(), self._answer_seconds_max)
-
-    async def _answer(self) -> Answer:
-        head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
-        retry_after = _header(head, b"retry-after")
-        content = await self._reader.readexactly(int(_header(head, b"content-length") or 0))
-        return Answer(
-            status=int(head[9:12]),
-            document=json.loads(content) if b"json" in _header(head, b"content-type") else None,
-            retry_after_seconds=float(retry_after) if retry_after.isdigit() else 0.0,
-        )
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write("\r\n".join(lines).encode() + content)
+        try:
+            async with asyncio.timeout(self._answer_seconds_max):
+                return await self._answer
+        except TimeoutError:
+            # Its answer may still come; it would be taken for that of the next request.
+            self.close()
+            raise
 
     def close(self) -> None:
         """Hang up."""
-        self._writer.close()
+        self._transport.close()
+
+
+def _whole_answer(received: bytes) -> Answer | None:
+    """What the server said, if all of it is there."""
+    head, end, content = received.partition(b"\r\n\r\n")
+    if not end:
+        return None
+    head = head.lower()
+    if len(content) < int(_header(head, b"content-length") or 0):
+        return None
+    retry_after = _header(head, b"retry-after")
+    return Answer(
+        status=int(head[9:12]),
+        document=json.loads(content) if b"json" in _header(head, b"content-type") else None,
+        retry_after_seconds=float(retry_after) if retry_after.isdigit() else 0.0,
+    )
 
 
 def _header(head: bytes, name: bytes) -> bytes:
@@ -98,10 +125,14 @@ async def connect(base_url: str, answer_seconds_max: float = ANSWER_SECONDS_MAX)
     """
     address = urlsplit(base_url)
     is_encrypted = address.scheme == "https"
-    reader, writer = await asyncio.open_connection(
-        address.hostname, address.port or (443 if is_encrypted else 80), ssl=is_encrypted or None
+    host = address.netloc.rpartition("@")[2]
+    _, client = await asyncio.get_running_loop().create_connection(
+        lambda: Client(host, answer_seconds_max),
+        address.hostname or "",
+        address.port or (443 if is_encrypted else 80),
+        ssl=is_encrypted or None,
     )
-    return Client(reader, writer, address.netloc.rpartition("@")[2], answer_seconds_max)
+    return client
 
 
 async def connect_clients(

@@ -120,7 +120,7 @@ async def _look_at_event(shop: Shop, journal: Journal) -> None:
                 if answer.status == 200:
                     journal.tickets_left = answer.document["available_tickets"]
                 await asyncio.sleep(LOOK_SECONDS)
-        except (OSError, asyncio.IncompleteReadError):
+        except OSError:
             await asyncio.sleep(LOOK_SECONDS)
         finally:
             if client is not None:

@@ -99,7 +99,7 @@ class Visitor:
                 if self._client is None:
                     self._client = await connect(self._shop.url, self._shop.answer_seconds_max)
                 answer = await self._client.request(method, path, body, {**self._shop.headers, **headers})
-            except (OSError, asyncio.IncompleteReadError):
+            except OSError:
                 self._journal.put_off[LOST] += 1
                 self.hang_up()
                 if not self._shop.knows_keys:
