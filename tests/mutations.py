@@ -184,8 +184,8 @@ MUTATIONS = (
         invariant="I6",
         what="the event's row is not locked",
         path="shared/database/batches.py",
-        old="SELECT FROM events WHERE id = %(event_id)s FOR UPDATE;",
-        new="",
+        old='SELECT FROM events WHERE id = %(event_id)s FOR UPDATE"',
+        new='SELECT FROM events WHERE id = %(event_id)s"',
         test="tests/integration/test_batch.py",
     ),
     Mutation(

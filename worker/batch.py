@@ -101,7 +101,7 @@ def _apply(
 ) -> AppliedBatch:
     phases = Phases(clock)
     opening = batches.lock_and_read(event_id, _users_who_book(waiting))
-    with database.transaction_from(opening) as (connection, rows):
+    with database.transaction_from(opening, prepares=batches.PREPARED) as (connection, rows):
         event, holdings = batches.event_and_holdings(rows)
         phases.end(Phase.LOCK)
         if event is None or event.archived_at is not None:

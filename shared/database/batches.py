@@ -1,7 +1,7 @@
 """The SQL of a batch: what opens its transaction, and all that it writes, each in one round trip.
 
-The time of a small batch goes into round trips. So its rows travel as arrays in the text of one request,
-which for a large one is about as quick as COPY.
+The time of a small batch goes into round trips and into planning. So its rows travel as arrays in the text of
+one request, which for a large one is about as quick as COPY, and the server keeps its statements' plans.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection
 
-from shared.database.engine import Statement, run
+from shared.database.prepared import Prepared, Statement, run
 from shared.database.statements import EVENT_COLUMNS
 from shared.domain import BookingStatus
 from shared.errors import WriteRefused
@@ -21,40 +21,7 @@ from shared.records import BookingRecord, EventRecord
 
 _EVENT_NAMES = tuple(column.name for column in EVENT_COLUMNS)
 
-# The lock is a statement of its own: the one behind it sees what was committed while this one waited.
-_LOCK_AND_READ = f"""
-SELECT FROM events WHERE id = %(event_id)s FOR UPDATE;
-SELECT {", ".join(f"events.{name}" for name in _EVENT_NAMES)}, (
-    SELECT CAST(json_object_agg(held.user_id, held.tickets) AS text)
-    FROM (SELECT user_id, sum(ticket_count) AS tickets FROM bookings
-          WHERE event_id = %(event_id)s AND user_id = ANY(%(user_ids)s::text[]) AND status = 'active'
-          GROUP BY user_id) AS held
-)
-FROM events WHERE id = %(event_id)s
-"""  # noqa: S608 (names of columns)
-
-_CANCEL_BOOKINGS = f"""
-UPDATE bookings SET status = '{BookingStatus.CANCELLED}', updated_at = %(updated_at)s
-WHERE id = ANY(%(cancelled)s::uuid[])
-"""  # noqa: S608 (a constant)
-
-# Tickets that are added or taken away become available or cease to be.
-_CHANGE_EVENT = """
-UPDATE events SET name = %(name)s, total_tickets = %(total_tickets)s,
-    available_tickets = available_tickets + %(total_tickets)s - total_tickets,
-    sales_open_at = %(sales_open_at)s, sales_closed = %(sales_closed)s
-WHERE id = %(event_id)s
-"""
-
-_TERMS = ("name", "total_tickets", "sales_open_at", "sales_closed")
-
-_INSERT_BOOKINGS = """
-INSERT INTO bookings (id, user_id, ticket_count, status, event_id, created_at, updated_at)
-SELECT *, %(event_id)s, %(updated_at)s, %(updated_at)s FROM unnest(%(made_ids)s::uuid[],
-    %(made_user_ids)s::text[], %(made_ticket_counts)s::smallint[], %(made_statuses)s::text[])
-"""
-
-# In the order of `shared.seals.ledger_line`.
+# The columns of the ledger, in the order of `shared.seals.ledger_line`.
 _LEDGER_TYPES = {
     "job_id": "uuid",
     "event_id": "uuid",
@@ -73,22 +40,113 @@ _LEDGER_TEXTS = frozenset({"payload", "detail", "trace"})
 _OF_THE_BATCH = frozenset({"event_id", "applied_at"})
 """Columns that have one value in all rows of a batch."""
 
+_TYPES = {
+    "event_id": "uuid",
+    "user_ids": "text[]",
+    "updated_at": "timestamptz",
+    "cancelled": "uuid[]",
+    "name": "text",
+    "total_tickets": "integer",
+    "sales_open_at": "timestamptz",
+    "sales_closed": "boolean",
+    "made_ids": "uuid[]",
+    "made_user_ids": "text[]",
+    "made_ticket_counts": "smallint[]",
+    "made_statuses": "text[]",
+    "applied_position": "bigint",
+    "fencing_token": "bigint",
+    "ledger_digest": "bytea",
+    "seal": "bytea",
+    **{
+        f"ledger_{name}": type if name in _OF_THE_BATCH else f"{type}[]"
+        for name, type in _LEDGER_TYPES.items()
+    },
+}
+
+# A statement of its own before the read, which so sees what was committed while this one waited.
+_LOCK_EVENT = Prepared("onsale_lock_event", "SELECT FROM events WHERE id = %(event_id)s FOR UPDATE", _TYPES)
+
+_READ_EVENT = Prepared(
+    "onsale_read_event",
+    f"""
+SELECT {", ".join(f"events.{name}" for name in _EVENT_NAMES)}, (
+    SELECT CAST(json_object_agg(held.user_id, held.tickets) AS text)
+    FROM (SELECT user_id, sum(ticket_count) AS tickets FROM bookings
+          WHERE event_id = %(event_id)s AND user_id = ANY(%(user_ids)s) AND status = 'active'
+          GROUP BY user_id) AS held
+)
+FROM events WHERE id = %(event_id)s
+""",  # noqa: S608 (names of columns)
+    _TYPES,
+)
+
+_CANCEL_BOOKINGS = Prepared(
+    "onsale_cancel_bookings",
+    f"""
+UPDATE bookings SET status = '{BookingStatus.CANCELLED}', updated_at = %(updated_at)s
+WHERE id = ANY(%(cancelled)s)
+""",  # noqa: S608 (a constant)
+    _TYPES,
+)
+
+# Tickets that are added or taken away become available or cease to be.
+_CHANGE_EVENT = Prepared(
+    "onsale_change_event",
+    """
+UPDATE events SET name = %(name)s, total_tickets = %(total_tickets)s,
+    available_tickets = available_tickets + %(total_tickets)s - total_tickets,
+    sales_open_at = %(sales_open_at)s, sales_closed = %(sales_closed)s
+WHERE id = %(event_id)s
+""",
+    _TYPES,
+)
+
+_TERMS = ("name", "total_tickets", "sales_open_at", "sales_closed")
+
+_INSERT_BOOKINGS = Prepared(
+    "onsale_insert_bookings",
+    """
+INSERT INTO bookings (id, user_id, ticket_count, status, event_id, created_at, updated_at)
+SELECT *, %(event_id)s, %(updated_at)s, %(updated_at)s
+FROM unnest(%(made_ids)s, %(made_user_ids)s, %(made_ticket_counts)s, %(made_statuses)s)
+""",
+    _TYPES,
+)
+
 _LEDGER_VALUES = ", ".join(
-    f"%(ledger_{name})s::{type}" if name in _OF_THE_BATCH else f"each.{name}"
-    for name, type in _LEDGER_TYPES.items()
+    f"%(ledger_{name})s" if name in _OF_THE_BATCH else f"each.{name}" for name in _LEDGER_TYPES
 )
 _LEDGER_ARRAYS = [name for name in _LEDGER_TYPES if name not in _OF_THE_BATCH]
-_INSERT_LEDGER = f"""
+_LEDGER_ROWS = f"unnest({', '.join(f'%(ledger_{name})s' for name in _LEDGER_ARRAYS)})"
+_INSERT_LEDGER = Prepared(
+    "onsale_insert_ledger",
+    f"""
 INSERT INTO ledger ({", ".join(_LEDGER_TYPES)}) SELECT {_LEDGER_VALUES}
-FROM unnest({", ".join(f"%(ledger_{name})s::{_LEDGER_TYPES[name]}[]" for name in _LEDGER_ARRAYS)})
-    AS each ({", ".join(_LEDGER_ARRAYS)})
-"""  # noqa: S608 (names and types of columns)
+FROM {_LEDGER_ROWS} AS each ({", ".join(_LEDGER_ARRAYS)})
+""",  # noqa: S608 (names of columns)
+    _TYPES,
+)
 
-_UPDATE_EVENT = """
+_UPDATE_EVENT = Prepared(
+    "onsale_update_event",
+    """
 UPDATE events SET applied_position = %(applied_position)s, fencing_token = %(fencing_token)s,
     updated_at = %(updated_at)s, ledger_digest = %(ledger_digest)s, seal = %(seal)s
 WHERE id = %(event_id)s RETURNING available_tickets
-"""
+""",
+    _TYPES,
+)
+
+PREPARED = (
+    _LOCK_EVENT,
+    _READ_EVENT,
+    _CANCEL_BOOKINGS,
+    _CHANGE_EVENT,
+    _INSERT_BOOKINGS,
+    _INSERT_LEDGER,
+    _UPDATE_EVENT,
+)
+"""What a connection prepares on which batches are applied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +166,9 @@ class BatchWrites:
 
 def lock_and_read(event_id: str, user_ids: Iterable[str]) -> Statement:
     """How a batch begins: hold the event's row until the end, and read it with the tickets of these users."""
-    return Statement(_LOCK_AND_READ, {"event_id": event_id, "user_ids": _text_array(list(user_ids))})
+    return Statement(
+        [_LOCK_EVENT, _READ_EVENT], {"event_id": event_id, "user_ids": _text_array(list(user_ids))}
+    )
 
 
 def event_and_holdings(rows: Sequence[tuple[Any, ...]]) -> tuple[EventRecord | None, dict[str, int]]:
@@ -142,7 +202,7 @@ def write(connection: Connection, writes: BatchWrites) -> None:
     if writes.cancelled:
         parts.insert(0, _CANCEL_BOOKINGS)
         parameters["cancelled"] = _array(writes.cancelled)
-    [(counted,)] = run(connection, Statement(";".join(parts), parameters))
+    [(counted,)] = run(connection, Statement(parts, parameters))
     if counted != event.available_tickets:
         raise WriteRefused(f"the database counts {counted} tickets left, the rules {event.available_tickets}")
 
@@ -152,7 +212,7 @@ def insert_ledger(connection: Connection, lines: Sequence[str]) -> None:
 
     A second row for a job or a position is refused by the database.
     """
-    run(connection, Statement(_INSERT_LEDGER, _ledger_parameters(lines)))
+    run(connection, Statement([_INSERT_LEDGER], _ledger_parameters(lines)))
 
 
 def _event_parameters(event: EventRecord) -> dict[str, object]:

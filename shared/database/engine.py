@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
-from psycopg2.errors import LockNotAvailable
+from psycopg2.errors import DuplicatePreparedStatement, InvalidSqlStatementName, LockNotAvailable
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import (
     DataError,
@@ -21,18 +22,30 @@ from sqlalchemy.exc import (
 
 from shared.clock import SystemClock
 from shared.database.deadlines import Deadlines
+from shared.database.prepared import Prepared, Statement, prepare, run
 from shared.errors import DatabaseUnavailable, EventLocked, WriteRefused
+from shared.log import log_event
 from shared.metrics import DATABASE_ERRORS
 from shared.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _TIME_LIMITS = (
     "SELECT set_config('lock_timeout', {lock_timeout}, true),"
     " set_config('statement_timeout', {statement_timeout}, true),"
     " set_config('idle_in_transaction_session_timeout', {idle_timeout}, true)"
 )
+# A plan that is kept must be right when tables that are empty now are large, and for all parameters.
+_PLANS_BY_INDEX = (
+    ", set_config('enable_seqscan', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true)"
+)
 _LIMITS = ("lock_timeout", "statement_timeout", "idle_timeout")
 _SET_TIME_LIMITS = text(_TIME_LIMITS.format(**{name: f":{name}" for name in _LIMITS}))
-_BEGIN_WITH_TIME_LIMITS = f"BEGIN; {_TIME_LIMITS.format(**{name: f'%({name})s' for name in _LIMITS})};"
+_BEGINNING = Prepared(
+    "onsale_begin",
+    _TIME_LIMITS.format(**{name: f"%({name})s" for name in _LIMITS}) + _PLANS_BY_INDEX,
+    dict.fromkeys(_LIMITS, "text"),
+)
 
 # SQLAlchemy wraps what a statement raises; what is run by the driver alone raises the driver's errors.
 _UNAVAILABLE = (
@@ -41,27 +54,16 @@ _UNAVAILABLE = (
     TimeoutError,
     psycopg2.OperationalError,
     psycopg2.InterfaceError,
+    DuplicatePreparedStatement,
 )
 _REFUSED = (IntegrityError, DataError, psycopg2.IntegrityError, psycopg2.DataError)
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """SQL as the driver takes it, with its parameters; several statements in one text are one round trip."""
+# A pooler between us and the server has given our connection another's place at the server.
+_NOT_PREPARED = (InvalidSqlStatementName, DuplicatePreparedStatement)
 
-    text: str
-    parameters: Mapping[str, object] = field(default_factory=dict)
-
-
-_COMMIT = Statement("COMMIT")
-_ROLLBACK = Statement("ROLLBACK")
-
-
-def run(connection: Connection, statement: Statement) -> list[tuple[Any, ...]]:
-    """Run it by the driver alone, without SQLAlchemy's own work; gives the rows of the last statement."""
-    with closing(connection.connection.cursor()) as cursor:
-        cursor.execute(statement.text, statement.parameters)
-        return list(cursor.fetchall()) if cursor.description else []
+_COMMIT = Statement(["COMMIT"])
+_ROLLBACK = Statement(["ROLLBACK"])
 
 
 class Database:
@@ -76,6 +78,8 @@ class Database:
         # With connections of its own: the driver begins nothing on them, which would be a round trip, and to
         # turn that on and off on shared ones would be another.
         self.engine_by_hand = _engine(settings, connections_max, isolation_level="AUTOCOMMIT")
+        self._idle_by_hand: deque[Connection] = deque()
+        self._may_prepare = True
         self._snapshots = self.engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
@@ -103,48 +107,79 @@ class Database:
             yield connection
 
     @contextmanager
-    def transaction_from(self, first: Statement) -> Iterator[tuple[Connection, list[tuple[Any, ...]]]]:
+    def transaction_from(
+        self, first: Statement, *, prepares: Sequence[Prepared]
+    ) -> Iterator[tuple[Connection, list[tuple[Any, ...]]]]:
         """The same, whose beginning and first statement are one round trip; gives the rows of that too.
+
+        Its connection is kept for the next, with what it `prepares`. Behind a pooler that keeps nothing for a
+        connection everything is sent as text instead, from the first failure on.
 
         Raises: as `transaction`.
         """
-        opening = Statement(_BEGIN_WITH_TIME_LIMITS + first.text, {**self._usual_limits, **first.parameters})
-        with self._connection(self.engine_by_hand, None) as connection:
-            try:
-                yield connection, run(connection, opening)
-                run(connection, _COMMIT)
-            except BaseException:
-                _roll_back(connection)
-                raise
+        opening = Statement(["BEGIN", _BEGINNING, *first.parts], {**self._usual_limits, **first.parameters})
+        with _our_errors(), self._connection_by_hand([_BEGINNING, *prepares]) as connection:
+            yield connection, run(connection, opening)
+            run(connection, _COMMIT)
+
+    @contextmanager
+    def _connection_by_hand(self, prepares: Sequence[Prepared]) -> Iterator[Connection]:
+        """A connection for one transaction that the block begins and ends, kept for the next one."""
+        try:
+            connection = self._idle_by_hand.pop()
+        except IndexError:
+            connection = self.engine_by_hand.connect()
+        try:
+            with self._deadlines.limit(connection, self._settings.transaction_seconds_max):
+                try:
+                    if self._may_prepare:
+                        prepare(connection, prepares)
+                    yield connection
+                except BaseException:
+                    _roll_back(connection)
+                    raise
+        except BaseException as error:
+            if isinstance(error, psycopg2.Error):
+                # What the server keeps for it may be what it stumbles over.
+                connection.invalidate()
+            if isinstance(error, _NOT_PREPARED):
+                self._prepare_no_more(error)
+            connection.close()
+            raise
+        if connection.in_transaction():
+            # SQLAlchemy's own count, begun by statements that went through it; the server has nothing open.
+            connection.rollback()
+        self._idle_by_hand.append(connection)
+
+    def _prepare_no_more(self, error: psycopg2.Error) -> None:
+        self._may_prepare = False
+        log_event(
+            logger,
+            logging.WARNING,
+            "statements are not prepared any more: a pooler gives each transaction another connection",
+            reason=_first_line(error),
+        )
 
     @contextmanager
     def _connection(self, engine: Engine, seconds_max: float | None) -> Iterator[Connection]:
         """A connection for one transaction, whose errors become ours."""
-        try:
-            with (
-                engine.connect() as connection,
-                self._deadlines.limit(connection, seconds_max or self._settings.transaction_seconds_max),
-            ):
-                yield connection
-        except _UNAVAILABLE as error:
-            if isinstance(_cause(error), LockNotAvailable):
-                DATABASE_ERRORS.labels("locked").inc()
-                raise EventLocked(f"PostgreSQL: {_first_line(error)}") from error
-            DATABASE_ERRORS.labels("unavailable").inc()
-            raise DatabaseUnavailable(f"PostgreSQL: {_first_line(error)}") from error
-        except _REFUSED as error:
-            DATABASE_ERRORS.labels("refused").inc()
-            raise WriteRefused(f"PostgreSQL: {_first_line(error)}") from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                DATABASE_ERRORS.labels("unavailable").inc()
-                raise DatabaseUnavailable(f"PostgreSQL: {_first_line(error)}") from error
-            raise
+        with (
+            _our_errors(),
+            engine.connect() as connection,
+            self._deadlines.limit(connection, seconds_max or self._settings.transaction_seconds_max),
+        ):
+            yield connection
 
-    def close(self) -> None:
+    def close_idle(self) -> None:
         """Close every idle connection; one in use is closed when it comes back."""
+        while self._idle_by_hand:
+            self._idle_by_hand.pop().close()
         self.engine.dispose()
         self.engine_by_hand.dispose()
+
+    def close(self) -> None:
+        """Close every connection; there will be no more transactions."""
+        self.close_idle()
         self._deadlines.stop()
 
     def _limits(self, statement_seconds: float, idle_seconds: float | None = None) -> dict[str, str]:
@@ -155,6 +190,27 @@ class Database:
             "statement_timeout": f"{statement_seconds * 1000:.0f}ms",
             "idle_timeout": f"{idle_seconds * 1000:.0f}ms",
         }
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    """Turn what SQLAlchemy and the driver raise into errors of ours."""
+    try:
+        yield
+    except _UNAVAILABLE as error:
+        if isinstance(_cause(error), LockNotAvailable):
+            DATABASE_ERRORS.labels("locked").inc()
+            raise EventLocked(f"PostgreSQL: {_first_line(error)}") from error
+        DATABASE_ERRORS.labels("unavailable").inc()
+        raise DatabaseUnavailable(f"PostgreSQL: {_first_line(error)}") from error
+    except _REFUSED as error:
+        DATABASE_ERRORS.labels("refused").inc()
+        raise WriteRefused(f"PostgreSQL: {_first_line(error)}") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            DATABASE_ERRORS.labels("unavailable").inc()
+            raise DatabaseUnavailable(f"PostgreSQL: {_first_line(error)}") from error
+        raise
 
 
 def _engine(settings: Settings, connections_max: int, **options: Any) -> Engine:

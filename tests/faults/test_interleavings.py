@@ -62,7 +62,12 @@ def test_any_interleaving_of_two_consumers_keeps_the_books(
 ) -> None:
     road(settings, database, redis_client)
     names = road(settings, database, redis_client)
-    assert {"before claim", "before INSERT INTO", "before COMMIT", "before complete"} <= set(names)
+    assert {
+        "before claim",
+        "before EXECUTE onsale_insert_bookings",
+        "before COMMIT",
+        "before complete",
+    } <= set(names)
     for first_stop in range(len(names)):
         for second_stop in range(len(names)):
             event_id, commands = renew(settings, database, redis_client, flush_scripts=False)

@@ -278,8 +278,7 @@ class LineMachine(RuleBasedStateMachine):
                     " WHERE application_name = 'onsale' AND pid <> pg_backend_pid()"
                 )
             )
-        self.database.engine.dispose()
-        self.database.engine_by_hand.dispose()
+        self.database.close_idle()
 
     @rule()
     def redis_restarts(self) -> None:

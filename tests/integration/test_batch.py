@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 
 import pytest
 from msgspec.structs import replace
+from psycopg2.extensions import connection as PostgresConnection
 from sqlalchemy import Connection, text
+from sqlalchemy.event import listens_for
 
 from shared.clock import SystemClock
 from shared.database import batches, statements
 from shared.database.batches import BatchWrites
 from shared.database.engine import Database
+from shared.database.prepared import Statement
 from shared.domain import BookTickets, CancelBooking, CommandKind, OutcomeCode, UnreadableCommand
 from shared.errors import DatabaseUnavailable, EventLocked, OutOfTurn, StaleClaim, WriteRefused
 from shared.identifiers import new_id
@@ -227,14 +231,61 @@ def test_a_batch_of_bookings_is_three_requests(
     boundaries.watching = True
     apply(watched, event, [booking(2, "bob"), booking(3, "cid")])
     assert [name for name in boundaries.names if name.startswith("before")] == [
-        "before BEGIN; SELECT",
-        "before INSERT INTO",
+        "before BEGIN;EXECUTE onsale_begin",
+        "before EXECUTE onsale_insert_bookings",
         "before COMMIT",
     ]
     with database.transaction() as connection:
         last = "SELECT count(*) FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'idle'"
         assert connection.execute(text(last)).scalar_one() >= 1
     watched.close()
+
+
+def test_a_kept_plan_goes_by_the_index_though_the_tables_were_small_when_it_was_made(
+    settings: Settings, database: Database, event: EventRecord
+) -> None:
+    apply(database, event, [booking(1), booking(2, "bob")])
+    tamper(database, "ANALYZE bookings")
+    worker = Database(settings, connections_max=1)
+    explained = f"EXPLAIN EXECUTE onsale_read_event ('{event.id}', '{{ann,bob}}')"
+    with worker.transaction_from(Statement([explained]), prepares=batches.PREPARED) as (_, rows):
+        plan = "\n".join(line for (line,) in rows)
+    assert "bookings_active_idx" in plan
+    assert "Seq Scan" not in plan
+    assert "$2" in plan, "planned for these users alone"
+    worker.close()
+
+
+def test_behind_a_pooler_statements_are_sent_as_text(
+    settings: Settings, database: Database, event: EventRecord
+) -> None:
+    """The next transaction gets another place at the server, where somebody else has prepared already."""
+    pooled = Database(settings, connections_max=1)
+
+    @listens_for(pooled.engine_by_hand, "connect")
+    def prepare_as_another_client_did(connection: PostgresConnection, _record: object) -> None:
+        with closing(connection.cursor()) as cursor:
+            cursor.execute("PREPARE onsale_begin AS SELECT 1")
+
+    with pytest.raises(DatabaseUnavailable):
+        apply(pooled, event, [booking(1)])
+    assert apply(pooled, event, [booking(1)]).fresh == 1
+    assert apply(pooled, event, [booking(2)]).fresh == 1
+    assert_books_balance(database, event.id)
+    pooled.close()
+
+
+def test_behind_a_pooler_what_was_prepared_may_be_gone(
+    settings: Settings, database: Database, event: EventRecord
+) -> None:
+    pooled = Database(settings, connections_max=1)
+    with pooled.transaction_from(Statement(["DEALLOCATE ALL"]), prepares=batches.PREPARED):
+        pass
+    with pytest.raises(DatabaseUnavailable):
+        apply(pooled, event, [booking(1)])
+    assert apply(pooled, event, [booking(1)]).fresh == 1
+    assert_books_balance(database, event.id)
+    pooled.close()
 
 
 def test_the_database_itself_refuses_to_oversell(database: Database, event: EventRecord) -> None:
