@@ -119,7 +119,7 @@ async def _running_context(settings: Settings, tracer: Tracer | None) -> AsyncIt
     )
     database = Database(settings, connections_max=settings.api_database_connections_max)
     producer = Producer(client, enqueuer, clock, settings)
-    replies = Replies(subscriber, producer, process_id=new_id())
+    replies = Replies(subscriber, producer, process_id=new_id(), seconds_max=settings.redis_timeout_seconds)
     progress = ProgressReader(client, seconds=settings.stream_position_seconds)
     box_offices = BoxOffices(StandingReader(client), database, clock, settings)
     events = EventLookup(database, producer)

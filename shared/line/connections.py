@@ -33,8 +33,13 @@ def connect(settings: Settings, *, blocking_seconds: float = 0.0) -> redis.Redis
         socket_read_size=limits.REDIS_READ_BYTES,
         socket_timeout=settings.redis_timeout_seconds + blocking_seconds,
         socket_connect_timeout=settings.redis_timeout_seconds,
-        retry=Retry(_BACKOFF, limits.REDIS_RETRIES_MAX, supported_errors=(RedisConnectionError,)),
+        retry=retry(),
     )
+
+
+def retry() -> Retry:
+    """How what failed for a lost connection is tried again."""
+    return Retry(_BACKOFF, limits.REDIS_RETRIES_MAX, supported_errors=(RedisConnectionError,))
 
 
 def connect_async(settings: Settings) -> redis.asyncio.Redis:
@@ -45,9 +50,14 @@ def connect_async(settings: Settings) -> redis.asyncio.Redis:
         timeout=settings.redis_timeout_seconds,
         socket_timeout=settings.redis_timeout_seconds,
         socket_connect_timeout=settings.redis_timeout_seconds,
-        retry=AsyncRetry(_BACKOFF, limits.REDIS_RETRIES_MAX, supported_errors=(RedisConnectionError,)),
+        retry=retry_async(),
     )
     return redis.asyncio.Redis.from_pool(pool)
+
+
+def retry_async() -> AsyncRetry:
+    """The same for an event loop."""
+    return AsyncRetry(_BACKOFF, limits.REDIS_RETRIES_MAX, supported_errors=(RedisConnectionError,))
 
 
 def connect_subscriber(settings: Settings) -> redis.asyncio.Redis:

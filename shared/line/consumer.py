@@ -15,6 +15,7 @@ from redis.exceptions import NoScriptError
 from shared.clock import format_time
 from shared.domain import JobStatus
 from shared.line import keys
+from shared.line.blocking_link import BlockingLink
 from shared.line.codec import (
     WaitingCommand,
     decode_waiting_command,
@@ -22,7 +23,7 @@ from shared.line.codec import (
     encode_return_value,
 )
 from shared.line.connections import line_errors
-from shared.line.scripts import ScriptName, script_source
+from shared.line.scripts import ScriptName, script_digest, script_source
 from shared.records import EventView, JobResult
 from shared.settings import Settings
 
@@ -76,12 +77,10 @@ class Consumer:
 
     def __init__(self, client: redis.Redis, settings: Settings, *, worker_name: str) -> None:
         self._client = client
+        self._link = BlockingLink(client)
         self._settings = settings
         self._worker_name = worker_name
         self._lease_ms = int(settings.lease_seconds * 1000)
-        self._claim = client.register_script(script_source(ScriptName.CLAIM))
-        self._complete = client.register_script(script_source(ScriptName.COMPLETE))
-        self._peek = client.register_script(script_source(ScriptName.PEEK))
         self._release = client.register_script(script_source(ScriptName.RELEASE))
         self._remove_strays = client.register_script(script_source(ScriptName.REMOVE_STRAYS))
         self._sweep = client.register_script(script_source(ScriptName.SWEEP))
@@ -92,7 +91,7 @@ class Consumer:
         An event whose consumer's claim has passed its limit comes first.
         """
         with line_errors():
-            return _claim(self._claim(args=self._claim_arguments()))
+            return _claim(self._link.call(ScriptName.CLAIM, *self._claim_arguments()))
 
     def claim_when_woken(self, sleeper: redis.Redis, *, seconds_max: float) -> Claim | None:
         """Wait until an event needs a consumer, at the latest for so long, and claim as `claim` does.
@@ -103,7 +102,7 @@ class Consumer:
         with line_errors():
             pipeline = sleeper.pipeline(transaction=False)
             pipeline.blpop([keys.WAKE], timeout=seconds_max)
-            pipeline.evalsha(self._claim.sha, 0, *self._claim_arguments())
+            pipeline.evalsha(script_digest(ScriptName.CLAIM), 0, *self._claim_arguments())
             woken, found = pipeline.execute(raise_on_error=False)
             if isinstance(found, list):
                 return _claim(found)
@@ -121,8 +120,8 @@ class Consumer:
     def peek(self, event_id: str) -> Peeked:
         """Look at the head of a line without a claim."""
         with line_errors():
-            has_stray, commands = cast(
-                list[Any], self._peek(args=[event_id, self._settings.batch_commands_max])
+            has_stray, commands = self._link.call(
+                ScriptName.PEEK, event_id, self._settings.batch_commands_max
             )
         return _peeked(has_stray, commands)
 
@@ -160,7 +159,7 @@ class Consumer:
         ]
         arguments += _job_arguments(completion.results)
         with line_errors():
-            held, has_stray, commands = cast(list[Any], self._complete(args=arguments))
+            held, has_stray, commands = self._link.call(ScriptName.COMPLETE, *arguments)
         return _peeked(has_stray, commands) if held else None
 
     def release(

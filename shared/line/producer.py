@@ -9,6 +9,7 @@ from typing import Any, cast
 import orjson
 import redis.asyncio
 from msgspec import Struct
+from redis.exceptions import NoScriptError
 
 from shared import limits, metrics
 from shared.clock import Clock, format_time, parse_time
@@ -32,7 +33,8 @@ from shared.line.codec import (
     says_the_same,
 )
 from shared.line.connections import line_errors
-from shared.line.scripts import ScriptName, script_source
+from shared.line.link import Link, Words
+from shared.line.scripts import ScriptName, script_digest, script_source
 from shared.records import CommandPayload, EventRecord, EventView, JobResult, event_view
 from shared.settings import Durability, Settings
 
@@ -96,7 +98,7 @@ class Producer:
     ) -> None:
         """Commands go over `enqueuer`, so that they don't wait for a connection behind those who read."""
         self._client = client
-        self._enqueuer = enqueuer
+        self._link = Link(enqueuer, seconds_max=settings.redis_timeout_seconds)
         self._settings = settings
         self._clock = clock
         self._submissions: Gatherer[Submission, Acceptance] = Gatherer(
@@ -105,7 +107,6 @@ class Producer:
             waiting_max=limits.SUBMISSIONS_WAITING_MAX,
             too_many=LineUnavailable("too many commands wait for Redis"),
         )
-        self._enqueue = enqueuer.register_script(script_source(ScriptName.ENQUEUE))
         self._read_job = client.register_script(script_source(ScriptName.READ_JOB))
         self._withdraw = client.register_script(script_source(ScriptName.WITHDRAW))
         self._seed_event = client.register_script(script_source(ScriptName.SEED_EVENT))
@@ -154,17 +155,23 @@ class Producer:
         Raises:
             LineUnavailable: fewer have it in time. It stands in the line all the same.
         """
+        enqueue: Words = ("EVALSHA", script_digest(ScriptName.ENQUEUE), 0, *arguments)
         replicas = self._settings.durable_replicas
         if not replicas:
-            return cast(list[Any], await self._enqueue(args=arguments))
+            [answers] = await self._ask(enqueue)
+            return cast(list[Any], answers)
         wait_ms = int(self._settings.redis_timeout_seconds * limits.WAITAOF_SHARE * 1000)
-        async with self._enqueuer.pipeline(transaction=False) as pipeline:
-            await self._enqueue(args=arguments, client=pipeline)
-            pipeline.execute_command("WAITAOF", 1, replicas, wait_ms)
-            answers, (_, durable) = await pipeline.execute()
+        answers, (_, durable) = await self._ask(enqueue, ("WAITAOF", 1, replicas, wait_ms))
         if durable < replicas:
             raise LineUnavailable(f"{durable} of {replicas} replicas have the command on disk")
         return cast(list[Any], answers)
+
+    async def _ask(self, *commands: Words) -> list[Any]:
+        try:
+            return await self._link.ask(*commands)
+        except NoScriptError:
+            await self._link.ask(("SCRIPT", "LOAD", script_source(ScriptName.ENQUEUE)))
+            return await self._link.ask(*commands)
 
     async def withdraw(self, job_id: str) -> bool:
         """Note that the client takes a command back. Gives whether it waits; its result tells the rest.

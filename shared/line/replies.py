@@ -14,13 +14,13 @@ from shared.errors import LineUnavailable
 from shared.line import keys
 from shared.line.codec import decode_return_value
 from shared.line.connections import line_errors
+from shared.line.link import Subscription
 from shared.line.producer import Producer
 from shared.log import log_event
 from shared.records import JobResult
 
 logger = logging.getLogger(__name__)
 
-_POLL_SECONDS = 1.0
 _RECONNECT_SECONDS = 0.5
 
 
@@ -31,9 +31,13 @@ class Replies:
     travels only where it is waited for. After a lost connection every open wait is asked anew.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, producer: Producer, *, process_id: str) -> None:
+    def __init__(
+        self, client: redis.asyncio.Redis, producer: Producer, *, process_id: str, seconds_max: float
+    ) -> None:
+        """Redis is given so many seconds to begin a subscription."""
         self.channel = keys.REPLIES + process_id
         self._client = client
+        self._seconds_max = seconds_max
         self._producer = producer
         self._waiting: dict[str, set[asyncio.Future[JobResult]]] = {}
         self._listener: asyncio.Task[None] | None = None
@@ -50,10 +54,7 @@ class Replies:
         self._listener = asyncio.create_task(self._listen())
 
     async def stop(self) -> None:
-        """End the subscription.
-
-        redis-py can lose a cancellation while it connects; the flag ends the loop at its next turn then.
-        """
+        """End the subscription."""
         self._stopping = True
         if self._listener is not None:
             self._listener.cancel()
@@ -95,13 +96,15 @@ class Replies:
                 await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def _listen_until_lost(self) -> None:
-        async with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
-            await subscription.subscribe(self.channel)
+        subscription = await Subscription.open(self._client, self._deliver_all)
+        try:
+            await subscription.subscribe(self.channel, seconds_max=self._seconds_max)
             await self._ask_for_missed()
-            while not self._stopping:
-                message = await subscription.get_message(timeout=_POLL_SECONDS)
-                if message is not None:
-                    self._deliver_all(message["data"])
+            # redis-py can lose a cancellation while it connects or reads.
+            if not self._stopping:
+                await subscription.wait_until_lost()
+        finally:
+            await subscription.give_back()
 
     async def _ask_for_missed(self) -> None:
         waiting, size = list(self._waiting), limits.JOBS_READ_AT_ONCE_MAX

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -76,6 +77,12 @@ def script_source(name: ScriptName) -> str:
     common = (_FOLDER / "common.lua").read_text(encoding="utf-8")
     own = (_FOLDER / f"{name.value}.lua").read_text(encoding="utf-8")
     return f"{flags}local K = {{}}\n{constants}{common}\n{own}"
+
+
+@cache
+def script_digest(name: ScriptName) -> str:
+    """What Redis calls a script that it has loaded."""
+    return hashlib.sha1(script_source(name).encode(), usedforsecurity=False).hexdigest()
 
 
 def _literal(value: str | int | float) -> str:

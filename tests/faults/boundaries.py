@@ -6,12 +6,11 @@ do it does at one of these, and they can be counted.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg2
@@ -24,11 +23,10 @@ from sqlalchemy import event
 
 from shared.database import statements
 from shared.database.engine import Database
-from shared.line.scripts import ScriptName, script_source
+from shared.line import link
+from shared.line.scripts import ScriptName, script_digest
 
-SCRIPT_BY_DIGEST = {
-    hashlib.sha1(script_source(name).encode()).hexdigest().encode(): name.value for name in ScriptName
-}
+SCRIPT_BY_DIGEST = {script_digest(name).encode(): name.value for name in ScriptName}
 
 Action = Callable[[int, str], bool]
 """What happens at a boundary, given its number and name; True cuts the connection there."""
@@ -142,6 +140,26 @@ def watch_async_redis(client: redis.asyncio.Redis, boundaries: Boundaries) -> No
                 raise RedisConnectionError("cut by the test")
 
     client.connection_pool.connection_class = Watched
+
+
+def watch_link(boundaries: Boundaries) -> None:
+    """Have every question and answer of this process's links counted."""
+
+    class Watched(link.Conversation):
+        async def ask(self, commands: Sequence[link.Words], seconds_max: float) -> list[Any]:
+            words = commands[0]
+            name = SCRIPT_BY_DIGEST[words[1].encode()] if words[0] == "EVALSHA" else words[0]
+            self._pass(f"before {name}")
+            answers: list[Any] = await super().ask(commands, seconds_max)
+            self._pass(f"after {name}")
+            return answers
+
+        def _pass(self, name: str) -> None:
+            if boundaries.cut_at(name):
+                self._lose(RedisConnectionError("cut by the test"))
+                raise RedisConnectionError("cut by the test")
+
+    link.Conversation = Watched  # type: ignore[misc]
 
 
 def watch_database(database: Database, boundaries: Boundaries) -> None:

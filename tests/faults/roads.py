@@ -29,6 +29,7 @@ from tests.faults.boundaries import (
     no_action,
     watch_async_redis,
     watch_database,
+    watch_link,
     watch_redis,
 )
 from worker.consume import Worker
@@ -135,6 +136,7 @@ def _watched_app(settings: Settings, boundaries: Boundaries) -> Any:
         watch_database(database, boundaries)
         return database
 
+    watch_link(boundaries)
     api.main.connect_async = connect_watched  # type: ignore[attr-defined]
     api.main.Database = watched_database  # type: ignore[attr-defined, assignment]
     app = api.main.create_app(settings)

@@ -155,7 +155,7 @@ def test_a_result_sent_while_the_subscription_was_lost_is_asked_for(
     async def run() -> str:
         client, subscriber = connect_async(settings), connect_subscriber(settings)
         producer = Producer(client, client, SystemClock(), settings)
-        replies = Replies(subscriber, producer, process_id=new_id())
+        replies = Replies(subscriber, producer, process_id=new_id(), seconds_max=2.0)
         replies.start()
         try:
             command = book(event.id, "ann")
