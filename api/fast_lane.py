@@ -27,6 +27,7 @@ from api.problems import (
 )
 from api.security_headers import security_headers
 from api.submit import SubmitHeaders, submit_booking
+from api.wait import HangUps
 from api.watch import Watch
 from shared import limits
 from shared.errors import OnsaleError
@@ -55,7 +56,9 @@ class FastLane:
         path = _PATH.fullmatch(scope["path"]) if scope["method"] == "POST" else None
         return None if path is None else path[1]
 
-    async def answer(self, scope: Scope, receive: Receive, event_id: str) -> Response | None:
+    async def answer(
+        self, scope: Scope, receive: Receive, event_id: str, hang_ups: HangUps
+    ) -> Response | None:
         """The answer to a booking, with every header; None if its client hung up before it was whole."""
         watch = Watch(scope)
         scope["route"] = ROUTE
@@ -75,7 +78,7 @@ class FastLane:
                     prefer=header_text(headers.get(b"prefer")),
                     idempotency_key=header_text(headers.get(b"idempotency-key")),
                 ),
-                receive,
+                hang_ups,
             )
         except (ProblemError, OnsaleError) as error:
             response = _refusal(error, scope)

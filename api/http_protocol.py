@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -33,6 +34,7 @@ from api.problems import (
     request_too_slow,
     too_many_connections,
 )
+from api.wait import HangUps
 from shared import limits
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,8 @@ class HttpProtocol(HttpToolsProtocol):
     _is_in_head = True
     _is_whole = False
     _is_refused = False
+    _is_lost = False
+    _awaited: asyncio.Future[Any] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin with a new connection."""
@@ -59,6 +63,9 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._wait_no_more()
+        self._is_lost = True
+        if self._awaited is not None:
+            self._awaited.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -111,9 +118,20 @@ class HttpProtocol(HttpToolsProtocol):
         if lane is None or event_id is None:
             super()._start_asgi_task(cycle, app)
             return
-        task = self.loop.create_task(_answer_booking(lane, cycle, event_id))
+        task = self.loop.create_task(_answer_booking(lane, cycle, event_id, self.cancel_on_hang_up))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
+
+    @contextmanager
+    def cancel_on_hang_up(self, awaited: asyncio.Future[Any]) -> Iterator[None]:
+        """Cancel what the block awaits when the client hangs up, also if it has already."""
+        self._awaited = awaited
+        if self._is_lost:
+            awaited.cancel()
+        try:
+            yield
+        finally:
+            self._awaited = None
 
     def send_400_response(self, msg: str) -> None:
         """What came is no HTTP."""
@@ -140,10 +158,12 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
-async def _answer_booking(lane: FastLane, cycle: RequestResponseCycle, event_id: str) -> None:
+async def _answer_booking(
+    lane: FastLane, cycle: RequestResponseCycle, event_id: str, hang_ups: HangUps
+) -> None:
     """Do for an answer that comes whole what uvicorn does for one that an application sends in parts."""
     try:
-        answer = await _whole_answer(lane, cycle, event_id)
+        answer = await _whole_answer(lane, cycle, event_id, hang_ups)
         if cycle.flow.write_paused and not cycle.disconnected:
             await cycle.flow.drain()
         if answer is None or cycle.disconnected:
@@ -158,10 +178,13 @@ async def _answer_booking(lane: FastLane, cycle: RequestResponseCycle, event_id:
         cycle.on_response = _nothing
 
 
-async def _whole_answer(lane: FastLane, cycle: RequestResponseCycle, event_id: str) -> bytes | None:
+async def _whole_answer(
+    lane: FastLane, cycle: RequestResponseCycle, event_id: str, hang_ups: HangUps
+) -> bytes | None:
     """The bytes of an answer; None if nobody waits for it."""
     try:
-        response = await lane.answer(cast(Scope, cycle.scope), cast(Receive, cycle.receive), event_id)
+        scope, receive = cast(Scope, cycle.scope), cast(Receive, cycle.receive)
+        response = await lane.answer(scope, receive, event_id, hang_ups)
         answer = None if response is None else _bytes_of(response, cycle)
     except BaseException:
         # As uvicorn does: whatever happens, also when the process waits no longer, nobody is left without.

@@ -6,14 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import TypedDict
 
-from starlette.types import Receive
-
 from api.access import may_touch
 from api.booking_lookup import find_booking_origin
 from api.callers import Caller
 from api.context import ApiContext
 from api.problems import ProblemDocument, ProblemError, job_not_found, outcome_problem
-from api.wait import wait_for_result
+from api.wait import HangUps, wait_for_result
 from shared import limits
 from shared.api_keys import Role
 from shared.clock import format_time
@@ -125,7 +123,7 @@ def known_job_id(job_id: str) -> str:
 
 
 async def await_job(
-    context: ApiContext, caller: Caller, job_id: str, receive: Receive, seconds: float
+    context: ApiContext, caller: Caller, job_id: str, hang_ups: HangUps, seconds: float
 ) -> JobDocument:
     """A job when it is done, or as it is after so many seconds or when the client has hung up.
 
@@ -137,7 +135,7 @@ async def await_job(
         job = await find_job(context, caller, job_id, reply_to=context.replies.channel)
         if job.document["done"]:
             return job.document
-        result = await wait_for_result(reply, receive, seconds)
+        result = await wait_for_result(reply, hang_ups, seconds)
     return (await find_job(context, caller, job_id)).document if result is None else job.finished(result)
 
 

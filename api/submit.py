@@ -10,7 +10,6 @@ from fastapi import Response
 from msgspec import Struct
 from msgspec.structs import replace
 from pydantic import TypeAdapter, ValidationError
-from starlette.types import Receive
 
 from api.access import check_booking_for
 from api.callers import ANYONE, Caller
@@ -35,7 +34,7 @@ from api.problems import (
 )
 from api.schemas import BookingRequest
 from api.spans import submit_span
-from api.wait import wait_for_result
+from api.wait import HangUps, wait_for_result
 from shared.domain import CommandKind
 from shared.errors import EventNotFound, TemporarilyUnavailable
 from shared.identifiers import new_id
@@ -56,7 +55,7 @@ class SubmitHeaders(Struct, frozen=True, kw_only=True):
 
 
 async def submit_booking(
-    context: ApiContext, caller: Caller, event_id: str, body: bytes, headers: SubmitHeaders, receive: Receive
+    context: ApiContext, caller: Caller, event_id: str, body: bytes, headers: SubmitHeaders, hang_ups: HangUps
 ) -> Response:
     """Read a booking straight from its bytes and put it on the line of the event with this id.
 
@@ -74,7 +73,7 @@ async def submit_booking(
     if caller is not ANYONE:
         await check_booking_for(context, caller, id, request.user_id)
     payload = book_payload(request.user_id, request.ticket_count)
-    return await submit_command(context, caller, id, payload, headers, receive)
+    return await submit_command(context, caller, id, payload, headers, hang_ups)
 
 
 async def submit_command(
@@ -83,7 +82,7 @@ async def submit_command(
     event_id: str,
     payload: CommandPayload,
     headers: SubmitHeaders,
-    receive: Receive,
+    hang_ups: HangUps,
 ) -> Response:
     """Put a command on its event's line; answer 202, or the result if the client waits and it comes in time.
 
@@ -111,17 +110,17 @@ async def submit_command(
     with context.waiters.take_if_free() as taken:
         if not taken:
             return job_accepted(await _accept(context, submission), preference.at_once())
-        return _answer(await _accept_and_wait(context, submission, receive, preference), preference)
+        return _answer(await _accept_and_wait(context, submission, hang_ups, preference), preference)
 
 
 async def _accept_and_wait(
-    context: ApiContext, submission: Submission, receive: Receive, preference: Preference
+    context: ApiContext, submission: Submission, hang_ups: HangUps, preference: Preference
 ) -> JobDocument:
     async with context.replies.expect(submission.job_id) as reply:
         job = await _accept(context, replace(submission, reply_to=context.replies.channel))
         if job["done"]:
             return job
-        result = await wait_for_result(reply, receive, preference.wait_seconds)
+        result = await wait_for_result(reply, hang_ups, preference.wait_seconds)
     if result is None:
         return await _read_again(context, job)
     return finished_document(job, result, submission.payload)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 from starlette.types import Receive
 
 from shared.records import JobResult
 
+HangUps = Callable[[asyncio.Future[JobResult]], AbstractContextManager[None]]
+"""For a block that awaits a future: cancels it when the client hangs up, also if it has already."""
+
 
 async def wait_for_result(
-    reply: asyncio.Future[JobResult], receive: Receive, seconds: float
+    reply: asyncio.Future[JobResult], hang_ups: HangUps, seconds: float
 ) -> JobResult | None:
     """The result, or None if it does not come in time or nobody waits for it any more.
 
-    Nobody does when the client has hung up, which `receive` tells, or when the process is to end.
+    Nobody does when the client has hung up, or when the process is to end.
     """
-    listener = asyncio.ensure_future(_until_hang_up(receive))
-    listener.add_done_callback(partial(_end, reply))
     try:
-        async with asyncio.timeout(seconds):
-            return await reply
+        with hang_ups(reply):
+            async with asyncio.timeout(seconds):
+                return await reply
     except TimeoutError:
         return None
     except asyncio.CancelledError:
@@ -29,8 +33,21 @@ async def wait_for_result(
         if task is not None and task.cancelling():
             raise
         return None
-    finally:
-        listener.cancel()
+
+
+def hang_ups_of(receive: Receive) -> HangUps:
+    """As an application learns of them; that takes a task, which receives as long as the block lasts."""
+
+    @contextmanager
+    def cancel(reply: asyncio.Future[JobResult]) -> Iterator[None]:
+        listener = asyncio.ensure_future(_until_hang_up(receive))
+        listener.add_done_callback(partial(_end, reply))
+        try:
+            yield
+        finally:
+            listener.cancel()
+
+    return cancel
 
 
 async def _until_hang_up(receive: Receive) -> None:

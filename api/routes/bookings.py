@@ -19,6 +19,7 @@ from api.pages import PageQuery, page_response, read_cursor
 from api.problems import ProblemError, booking_not_found, event_not_found, forbidden
 from api.schemas import Booking, BookingPage, BookingRequest, Job, UserId
 from api.submit import SubmitHeaders, json_response, submit_booking, submit_command
+from api.wait import hang_ups_of
 from shared.api_keys import Role
 from shared.database import lists, statements
 from shared.domain import BookingStatus
@@ -78,7 +79,9 @@ async def book(
 ) -> Response:
     """The command gets its place in the event's line, which is kept for ever. Poll the job for the result."""
     body = await request.body()
-    return await submit_booking(context, caller, event_id, body, submit_headers(request), request.receive)
+    return await submit_booking(
+        context, caller, event_id, body, submit_headers(request), hang_ups_of(request.receive)
+    )
 
 
 class BookingsQuery(PageQuery):
@@ -142,7 +145,7 @@ async def cancel(
         raise ProblemError(booking_not_found(booking_id))
     headers = submit_headers(request)
     return await submit_command(
-        context, caller, origin.event_id, cancel_payload(id), headers, request.receive
+        context, caller, origin.event_id, cancel_payload(id), headers, hang_ups_of(request.receive)
     )
 
 

@@ -18,6 +18,7 @@ from api.problems import ProblemError, invalid_request
 from api.routes.bookings import IdempotencyKey, Prefer, submit_headers
 from api.schemas import Event, EventChange, EventPage, EventRequest, Job
 from api.submit import find_event, json_response, submit_command
+from api.wait import hang_ups_of
 from shared.database import lists, statements
 from shared.domain import SaleTerms
 from shared.errors import LineUnavailable
@@ -108,7 +109,9 @@ async def change_event(
     if not change:
         raise ProblemError(invalid_request([("body", "name at least one thing to change")]))
     payload = change_payload(**change)
-    return await submit_command(context, caller, id, payload, submit_headers(request), request.receive)
+    return await submit_command(
+        context, caller, id, payload, submit_headers(request), hang_ups_of(request.receive)
+    )
 
 
 @router.head("/events/{event_id}", include_in_schema=False)

@@ -18,6 +18,7 @@ from api.openapi import ADMISSION, JOB_HEADERS, NOT_MODIFIED, PREFERENCE_HEADERS
 from api.prefer import Preference, PreferHeader
 from api.schemas import Job
 from api.submit import job_accepted, json_response, retry_after
+from api.wait import hang_ups_of
 
 router = APIRouter(tags=["jobs"], responses=ADMISSION)
 
@@ -52,7 +53,9 @@ async def get_job(
     """
     if preference.wait_seconds:
         with context.waiters.take():
-            job = await await_job(context, caller, job_id, request.receive, preference.wait_seconds)
+            job = await await_job(
+                context, caller, job_id, hang_ups_of(request.receive), preference.wait_seconds
+            )
     else:
         job = (await find_job(context, caller, job_id)).document
     kept = _DONE if job["done"] else {**_WAITING, "Retry-After": retry_after(job)}
@@ -128,6 +131,8 @@ async def _decided(
     if preference.wait_seconds:
         with context.waiters.take_if_free() as taken:
             if taken:
-                job = await await_job(context, caller, job_id, request.receive, preference.wait_seconds)
+                job = await await_job(
+                    context, caller, job_id, hang_ups_of(request.receive), preference.wait_seconds
+                )
                 return job, preference
     return (await find_job(context, caller, job_id)).document, preference.at_once()

@@ -15,6 +15,7 @@ import redis
 
 from shared import limits
 from shared.database.engine import Database
+from shared.metrics import ENQUEUE_SECONDS
 from shared.settings import Settings
 from tests.builders import create_event, outcomes_in_ledger, own_client, wait_until
 from tests.conftest import StartWorker
@@ -50,6 +51,11 @@ def nobody_waits(api: Serving) -> bool:
     return api.context.waiters.taken == api.context.replies.waiting == 0
 
 
+def wait_until_nobody_waits(api: Serving) -> None:
+    """Long before anybody's time is over."""
+    wait_until(lambda: nobody_waits(api), seconds=10)
+
+
 @pytest.mark.parametrize("http", ["auto", ONE_WRITE])
 def test_a_waiter_that_hangs_up_is_forgotten_and_its_command_is_not(
     settings: Settings,
@@ -63,19 +69,55 @@ def test_a_waiter_that_hangs_up_is_forgotten_and_its_command_is_not(
         for _ in range(2):
             with hanging_up(api.address, f"POST /events/{event.id}/bookings", BODY):
                 wait_until(lambda: api.context.replies.waiting)
-            wait_until(lambda: nobody_waits(api))
+            wait_until_nobody_waits(api)
         wait_until(lambda: redis_client.llen(f"rq:queue:event:{event.id}") == 2)
         [job_id, _] = redis_client.lrange(f"rq:queue:event:{event.id}", 0, -1)
         assert isinstance(job_id, bytes)
         for request in (f"GET /jobs/{job_id.decode()}", f"DELETE /jobs/{job_id.decode()}"):
             with hanging_up(api.address, request):
                 wait_until(lambda: api.context.replies.waiting)
-            wait_until(lambda: nobody_waits(api))
+            wait_until_nobody_waits(api)
         with hanging_up(api.address, f"DELETE /bookings/{job_id.decode()}"):
             wait_until(lambda: api.context.replies.waiting)
-        wait_until(lambda: nobody_waits(api))
+        wait_until_nobody_waits(api)
         start_worker()
         wait_until(lambda: len(outcomes_in_ledger(database, event.id)) == 3)
+
+
+def test_who_hangs_up_while_redis_has_the_command_is_not_waited_for(
+    served: Serving, database: Database, redis_client: redis.Redis
+) -> None:
+    event = create_event(database)
+    assert served.client.get(f"/events/{event.id}").status_code == 200
+    redis_client.client_pause(60_000, all=False)
+    try:
+        with hanging_up(served.address, f"POST /events/{event.id}/bookings", BODY):
+            wait_until(lambda: served.context.replies.waiting)
+        assert served.client.get("/health").status_code == 200
+        assert not nobody_waits(served)
+    finally:
+        redis_client.client_unpause()
+    wait_until_nobody_waits(served)
+    assert redis_client.llen(f"onsale:order:{event.id}") == 1
+
+
+def test_who_hangs_up_while_the_result_is_waited_for_is_not_waited_for(
+    served: Serving, database: Database
+) -> None:
+    event = create_event(database)
+    assert served.client.get(f"/events/{event.id}").status_code == 200
+    accepted = enqueued()
+    with hanging_up(served.address, f"POST /events/{event.id}/bookings", BODY):
+        wait_until(lambda: enqueued() == accepted + 1)
+        # Behind the booking, which waits for its result by the time this is answered.
+        assert served.client.get("/health").status_code == 200
+        assert served.context.waiters.taken == 1
+    wait_until_nobody_waits(served)
+
+
+def enqueued() -> float:
+    [metric] = ENQUEUE_SECONDS.collect()
+    return next(sample.value for sample in metric.samples if sample.name.endswith("_count"))
 
 
 def test_respond_async_is_answered_at_once_and_with_wait_after_it(
