@@ -73,6 +73,23 @@ class Client(asyncio.Protocol):
         Raises:
             TimeoutError, OSError: there was no answer.
         """
+        answer = self.send(method, path, body, headers)
+        try:
+            async with asyncio.timeout(self._answer_seconds_max):
+                return await answer
+        except TimeoutError:
+            # Its answer may still come; it would be taken for that of the next request.
+            self.close()
+            raise
+
+    def send(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] = NO_HEADERS
+    ) -> asyncio.Future[Answer]:
+        """Send a request, whose answer is waited for as long as it takes.
+
+        Raises:
+            OSError: the connection is closed.
+        """
         if self._transport.is_closing():
             raise ConnectionResetError(HUNG_UP)
         content = b"" if body is None else json.dumps(body).encode()
@@ -83,13 +100,7 @@ class Client(asyncio.Protocol):
         lines += ["", ""]
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write("\r\n".join(lines).encode() + content)
-        try:
-            async with asyncio.timeout(self._answer_seconds_max):
-                return await self._answer
-        except TimeoutError:
-            # Its answer may still come; it would be taken for that of the next request.
-            self.close()
-            raise
+        return self._answer
 
     def close(self) -> None:
         """Hang up."""

@@ -6,15 +6,18 @@ import asyncio
 import statistics
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
 
 import httpx
 import uvloop
 
-from bench.clients import Client, connect_clients, percentile
+from bench.clients import ANSWER_SECONDS_MAX, Answer, Client, connect_clients, percentile
 from bench.measure import TICKETS
 from bench.options import Options, scratch
 from bench.outcome import Goal, Outcome
+from bench.processes import BenchmarkError
 from bench.stack import stack
 from bench.targets import PeerSetting, synchronous_peer
 
@@ -26,6 +29,7 @@ P50_MS, P99_MS = 5.0, 25.0
 STAMPEDE_TICKETS = 1_000
 STAMPEDE_SECONDS = 3.0
 ANSWERED_BY_THE_RULES = (201, 400)
+WAIT: Mapping[str, str] = MappingProxyType({"Prefer": "wait=30"})
 
 
 def run_steady(options: Options, say: Callable[[str], None]) -> Outcome:
@@ -81,32 +85,36 @@ async def _steady(base_url: str, event_id: str, per_second: int, seconds: int) -
     """Milliseconds from each request's time to leave until its result; the warm-up is left out."""
     free = deque(await connect_clients(base_url, CONNECTIONS))
     released = asyncio.Semaphore(CONNECTIONS)
-    taken: list[tuple[float, float]] = []
+    answered: list[tuple[float, float, asyncio.Future[Answer]]] = []
     begin = time.monotonic() + 0.1
 
-    async def send(number: int, due: float) -> None:
-        async with released:
-            client = free.popleft()
-            status, document = await book(client, event_id, f"user{number}")
-            taken.append((due, time.monotonic()))
-            free.append(client)
-            if status != 201:
-                raise RuntimeError(f"{status}: {document}")
+    # Not a task for each: the less the clients do, the less they disturb what they measure.
+    def note(due: float, client: Client, answer: asyncio.Future[Answer]) -> None:
+        answered.append((due, time.monotonic(), answer))
+        free.append(client)
+        released.release()
 
-    async with asyncio.TaskGroup() as group:
-        for number in range(per_second * (seconds + WARM_UP_SECONDS)):
-            due = begin + number / per_second
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            group.create_task(send(number, due))
+    for number in range(per_second * (seconds + WARM_UP_SECONDS)):
+        due = begin + number / per_second
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        await released.acquire()
+        client = free.popleft()
+        send_booking(client, event_id, number).add_done_callback(partial(note, due, client))
+    async with asyncio.timeout(ANSWER_SECONDS_MAX):
+        for _ in range(CONNECTIONS):
+            await released.acquire()
     for client in free:
         client.close()
-    return [(done - due) * 1000 for due, done in taken if due >= begin + WARM_UP_SECONDS]
+    for _, _, answer in answered:
+        if answer.result().status != 201:
+            raise BenchmarkError(f"a booking was answered with {answer.result()}")
+    return [(at - due) * 1000 for due, at, _ in answered if due >= begin + WARM_UP_SECONDS]
 
 
-async def book(client: Client, event_id: str, user_id: str) -> tuple[int, object]:
-    """Book one ticket, and wait for the result; gives status and document."""
-    body = {"user_id": user_id, "ticket_count": 1}
-    return await client.post(f"/events/{event_id}/bookings", body, Prefer="wait=30")
+def send_booking(client: Client, event_id: str, number: int) -> asyncio.Future[Answer]:
+    """Ask for one ticket, and for the result."""
+    body = {"user_id": f"user{number}", "ticket_count": 1}
+    return client.send("POST", f"/events/{event_id}/bookings", body, WAIT)
 
 
 def run_stampede(options: Options, say: Callable[[str], None]) -> Outcome:
@@ -164,8 +172,9 @@ async def _stampede(base_url: str, event_id: str, count: int) -> tuple[list[floa
     begin = time.monotonic()
 
     async def ask(number: int, client: Client) -> tuple[float, int]:
-        status, _ = await book(client, event_id, f"user{number}")
-        return time.monotonic() - begin, status
+        async with asyncio.timeout(ANSWER_SECONDS_MAX):
+            answer = await send_booking(client, event_id, number)
+        return time.monotonic() - begin, answer.status
 
     answered = await asyncio.gather(*(ask(number, client) for number, client in enumerate(clients)))
     for client in clients:
