@@ -101,8 +101,9 @@ def _apply(
 ) -> AppliedBatch:
     phases = Phases(clock)
     opening = batches.lock_and_read(event_id, _users_who_book(waiting))
-    with database.transaction_from(opening, prepares=batches.PREPARED) as (connection, rows):
-        event, holdings = batches.event_and_holdings(rows)
+    with database.transaction_from(opening, prepares=batches.PREPARED) as transaction:
+        connection = transaction.connection
+        event, holdings = batches.event_and_holdings(transaction.rows)
         phases.end(Phase.LOCK)
         if event is None or event.archived_at is not None:
             return _fail_without_event(connection, event_id, event, waiting, clock.now())
@@ -113,10 +114,10 @@ def _apply(
         applied_at = clock.now()
         records = batch_records(event, prefetched.bookings, prefetched.fresh, outcomes, applied_at)
         after = _after(event, state, records, token, applied_at)
+        if records.entries:
+            transaction.ending = batches.write_all(_writes(event, after, records))
         phases.end(Phase.RULES)
-        _write(connection, event, after, records)
-        phases.end(Phase.WRITE)
-    phases.end(Phase.COMMIT)
+    phases.end(Phase.WRITE)
     return AppliedBatch(
         results=_results(waiting, prefetched.recorded, records.entries, applied_at),
         view=event_view(after),
@@ -233,20 +234,15 @@ def _find_bookings_to_cancel(
     return {booking.id: booking for booking in found.values() if booking.event_id == event.id}
 
 
-def _write(connection: Connection, before: EventRecord, after: EventRecord, records: BatchRecords) -> None:
-    if not records.entries:
-        return
+def _writes(before: EventRecord, after: EventRecord, records: BatchRecords) -> BatchWrites:
     lines = [ledger_line(entry) for entry in records.entries]
     digest = extended_digest(before.ledger_digest, lines)
-    batches.write(
-        connection,
-        BatchWrites(
-            event=sealed(replace(after, ledger_digest=digest)),
-            changed=sale_terms(after) != sale_terms(before),
-            cancelled=list(records.cancelled),
-            made=list(records.made.values()),
-            ledger_lines=lines,
-        ),
+    return BatchWrites(
+        event=sealed(replace(after, ledger_digest=digest)),
+        changed=sale_terms(after) != sale_terms(before),
+        cancelled=list(records.cancelled),
+        made=list(records.made.values()),
+        ledger_lines=lines,
     )
 
 

@@ -17,8 +17,9 @@ class Phase(StrEnum):
     PREFETCH = "prefetch"
     """What the others read besides: of cancellations, and of commands that may have been applied before."""
     RULES = "rules"
+    """What they decide, and the text of what is to be written."""
     WRITE = "write"
-    COMMIT = "commit"
+    """All that is written, and the commit."""
     COMPLETE = "complete"
 
 

@@ -16,7 +16,6 @@ from sqlalchemy import Connection
 from shared.database.prepared import Prepared, Statement, run
 from shared.database.statements import EVENT_COLUMNS
 from shared.domain import BookingStatus
-from shared.errors import WriteRefused
 from shared.records import BookingRecord, EventRecord
 
 _EVENT_NAMES = tuple(column.name for column in EVENT_COLUMNS)
@@ -47,6 +46,7 @@ _TYPES = {
     "cancelled": "uuid[]",
     "name": "text",
     "total_tickets": "integer",
+    "available_tickets": "integer",
     "sales_open_at": "timestamptz",
     "sales_closed": "boolean",
     "made_ids": "uuid[]",
@@ -62,6 +62,19 @@ _TYPES = {
         for name, type in _LEDGER_TYPES.items()
     },
 }
+
+_EVENT_PARAMETERS = (
+    "name",
+    "total_tickets",
+    "sales_open_at",
+    "sales_closed",
+    "available_tickets",
+    "applied_position",
+    "fencing_token",
+    "updated_at",
+    "ledger_digest",
+    "seal",
+)
 
 # A statement of its own before the read, which so sees what was committed while this one waited.
 _LOCK_EVENT = Prepared("onsale_lock_event", "SELECT FROM events WHERE id = %(event_id)s FOR UPDATE", _TYPES)
@@ -101,8 +114,6 @@ WHERE id = %(event_id)s
     _TYPES,
 )
 
-_TERMS = ("name", "total_tickets", "sales_open_at", "sales_closed")
-
 _INSERT_BOOKINGS = Prepared(
     "onsale_insert_bookings",
     """
@@ -127,12 +138,16 @@ FROM {_LEDGER_ROWS} AS each ({", ".join(_LEDGER_ARRAYS)})
     _TYPES,
 )
 
+# A text that is no number is how a statement can refuse to go on, and say why.
 _UPDATE_EVENT = Prepared(
     "onsale_update_event",
     """
-UPDATE events SET applied_position = %(applied_position)s, fencing_token = %(fencing_token)s,
-    updated_at = %(updated_at)s, ledger_digest = %(ledger_digest)s, seal = %(seal)s
-WHERE id = %(event_id)s RETURNING available_tickets
+UPDATE events SET fencing_token = %(fencing_token)s, updated_at = %(updated_at)s,
+    ledger_digest = %(ledger_digest)s, seal = %(seal)s,
+    applied_position = CASE WHEN available_tickets = %(available_tickets)s THEN %(applied_position)s
+        ELSE CAST('the database counts ' || available_tickets || ' tickets left, unlike the rules' AS bigint)
+    END
+WHERE id = %(event_id)s
 """,
     _TYPES,
 )
@@ -182,14 +197,12 @@ def event_and_holdings(rows: Sequence[tuple[Any, ...]]) -> tuple[EventRecord | N
     return event, orjson.loads(holdings) if holdings else {}
 
 
-def write(connection: Connection, writes: BatchWrites) -> None:
-    """Write a batch. The tickets of its event are counted by the database.
+def write_all(writes: BatchWrites) -> Statement:
+    """How a batch ends, together with the commit. The tickets of its event are counted by the database.
 
     What is given back or added is written first: others of the batch may have been sold it. A total is
-    lowered after what was given back and before what was sold, so that the count stays in its bounds.
-
-    Raises:
-        WriteRefused: the database counts other tickets than the rules.
+    lowered after what was given back and before what was sold, so that the count stays in its bounds. Where
+    the database counts other tickets than the rules, it refuses the batch.
     """
     event = writes.event
     parts = [_INSERT_LEDGER, _UPDATE_EVENT]
@@ -202,9 +215,7 @@ def write(connection: Connection, writes: BatchWrites) -> None:
     if writes.cancelled:
         parts.insert(0, _CANCEL_BOOKINGS)
         parameters["cancelled"] = _array(writes.cancelled)
-    [(counted,)] = run(connection, Statement(parts, parameters))
-    if counted != event.available_tickets:
-        raise WriteRefused(f"the database counts {counted} tickets left, the rules {event.available_tickets}")
+    return Statement(parts, parameters)
 
 
 def insert_ledger(connection: Connection, lines: Sequence[str]) -> None:
@@ -216,8 +227,7 @@ def insert_ledger(connection: Connection, lines: Sequence[str]) -> None:
 
 
 def _event_parameters(event: EventRecord) -> dict[str, object]:
-    names = (*_TERMS, "applied_position", "fencing_token", "updated_at", "ledger_digest", "seal")
-    return {"event_id": event.id} | {name: getattr(event, name) for name in names}
+    return {"event_id": event.id} | {name: getattr(event, name) for name in _EVENT_PARAMETERS}
 
 
 def _booking_parameters(made: Sequence[BookingRecord]) -> dict[str, object]:

@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg2
@@ -62,8 +63,21 @@ _REFUSED = (IntegrityError, DataError, psycopg2.IntegrityError, psycopg2.DataErr
 # A pooler between us and the server has given our connection another's place at the server.
 _NOT_PREPARED = (InvalidSqlStatementName, DuplicatePreparedStatement)
 
-_COMMIT = Statement(["COMMIT"])
+_NOTHING = Statement([])
+_COMMIT = "COMMIT"
 _ROLLBACK = Statement(["ROLLBACK"])
+
+
+@dataclass(slots=True)
+class OpenTransaction:
+    """A transaction that has begun: its connection, and the rows that its first statement gave.
+
+    `ending` is sent together with the COMMIT; where it fails, nothing is committed.
+    """
+
+    connection: Connection
+    rows: Sequence[tuple[Any, ...]]
+    ending: Statement = _NOTHING
 
 
 class Database:
@@ -109,8 +123,8 @@ class Database:
     @contextmanager
     def transaction_from(
         self, first: Statement, *, prepares: Sequence[Prepared]
-    ) -> Iterator[tuple[Connection, list[tuple[Any, ...]]]]:
-        """The same, whose beginning and first statement are one round trip; gives the rows of that too.
+    ) -> Iterator[OpenTransaction]:
+        """The same in two round trips: one begins it with its first statement, one ends it with its last.
 
         Its connection is kept for the next, with what it `prepares`. Behind a pooler that keeps nothing for a
         connection everything is sent as text instead, from the first failure on.
@@ -119,8 +133,10 @@ class Database:
         """
         opening = Statement(["BEGIN", _BEGINNING, *first.parts], {**self._usual_limits, **first.parameters})
         with _our_errors(), self._connection_by_hand([_BEGINNING, *prepares]) as connection:
-            yield connection, run(connection, opening)
-            run(connection, _COMMIT)
+            transaction = OpenTransaction(connection, run(connection, opening))
+            yield transaction
+            ending = transaction.ending
+            run(connection, Statement([*ending.parts, _COMMIT], ending.parameters))
 
     @contextmanager
     def _connection_by_hand(self, prepares: Sequence[Prepared]) -> Iterator[Connection]:

@@ -65,6 +65,9 @@ class _Wire(asyncio.Protocol, ABC):
         self._streams.connection_lost(exc)
         self._lose(RedisConnectionError(f"connection lost: {exc or 'Redis has closed it'}"))
 
+    def _lose_patience(self, seconds: float) -> None:
+        self._lose(RedisTimeoutError(f"no answer within {seconds} s"))
+
     def _lose(self, error: RedisError) -> None:
         self.is_lost = True
         self._transport.abort()
@@ -95,8 +98,7 @@ class Conversation(_Wire):
         self._waiting.extend(answers)
         self._transport.write(b"".join([packed(words) for words in commands]))
         # After it nobody would know which answer is whose.
-        too_late = RedisTimeoutError(f"no answer within {seconds_max} s")
-        limit = loop.call_later(seconds_max, self._lose, too_late)
+        limit = loop.call_later(seconds_max, self._lose_patience, seconds_max)
         try:
             return [await answer for answer in answers]
         finally:
@@ -190,9 +192,7 @@ class Subscription(_Wire):
             RedisError: Redis does not answer in time.
         """
         self._transport.write(packed(("SUBSCRIBE", channel)))
-        limit = asyncio.get_running_loop().call_later(
-            seconds_max, self._lose, RedisTimeoutError(f"no answer within {seconds_max} s")
-        )
+        limit = asyncio.get_running_loop().call_later(seconds_max, self._lose_patience, seconds_max)
         try:
             await self._subscribed.wait()
         finally:

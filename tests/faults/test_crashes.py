@@ -54,7 +54,7 @@ def test_a_worker_that_is_killed_at_any_boundary_is_made_up_for(
         "before claim",
         "after remove_strays",
         "before EXECUTE onsale_insert_bookings",
-        "after COMMIT",
+        "after EXECUTE onsale_insert_bookings",
     }
     for number, name in enumerate(names):
         event_id, commands = renew(settings, database, redis_client)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -9,7 +10,7 @@ from contextlib import closing
 import pytest
 from msgspec.structs import replace
 from psycopg2.extensions import connection as PostgresConnection
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from sqlalchemy.event import listens_for
 
 from shared.clock import SystemClock
@@ -220,10 +221,10 @@ def test_a_batch_waits_for_the_row_lock_no_longer_than_it_may(
     impatient.close()
 
 
-def test_a_batch_of_bookings_is_three_requests(
+def test_a_batch_of_bookings_is_two_requests(
     settings: Settings, database: Database, event: EventRecord
 ) -> None:
-    """None of them from the driver itself, which would tidy up behind the last."""
+    """Neither of them from the driver itself, which would tidy up behind the last."""
     boundaries = Boundaries(no_action)
     watched = Database(settings, connections_max=1)
     watch_database(watched, boundaries)
@@ -233,10 +234,12 @@ def test_a_batch_of_bookings_is_three_requests(
     assert [name for name in boundaries.names if name.startswith("before")] == [
         "before BEGIN;EXECUTE onsale_begin",
         "before EXECUTE onsale_insert_bookings",
-        "before COMMIT",
     ]
     with database.transaction() as connection:
-        last = "SELECT count(*) FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'idle'"
+        last = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE query LIKE 'EXECUTE onsale_insert_bookings%' AND state = 'idle'"
+        )
         assert connection.execute(text(last)).scalar_one() >= 1
     watched.close()
 
@@ -248,8 +251,8 @@ def test_a_kept_plan_goes_by_the_index_though_the_tables_were_small_when_it_was_
     tamper(database, "ANALYZE bookings")
     worker = Database(settings, connections_max=1)
     explained = f"EXPLAIN EXECUTE onsale_read_event ('{event.id}', '{{ann,bob}}')"
-    with worker.transaction_from(Statement([explained]), prepares=batches.PREPARED) as (_, rows):
-        plan = "\n".join(line for (line,) in rows)
+    with worker.transaction_from(Statement([explained]), prepares=batches.PREPARED) as transaction:
+        plan = "\n".join(line for (line,) in transaction.rows)
     assert "bookings_active_idx" in plan
     assert "Seq Scan" not in plan
     assert "$2" in plan, "planned for these users alone"
@@ -294,23 +297,39 @@ def test_the_database_itself_refuses_to_oversell(database: Database, event: Even
 
 
 def test_a_connection_lost_while_writing_is_replaced(
-    database: Database, event: EventRecord, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, database: Database, event: EventRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = batches.write
+    impatient = Database(settings.model_copy(update={"lease_seconds": 0.05}), connections_max=1)
+    write_all = batches.write_all
 
-    def write_on_a_lost_connection(connection: Connection, writes: BatchWrites) -> None:
-        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 1"))
-        time.sleep(0.1)
-        write(connection, writes)
+    def write_too_late(writes: BatchWrites) -> Statement:
+        time.sleep(0.3)
+        return write_all(writes)
 
     waiting = [booking(1), booking(2, "bob")]
     with monkeypatch.context() as patched:
-        patched.setattr(batches, "write", write_on_a_lost_connection)
+        patched.setattr(batches, "write_all", write_too_late)
         with pytest.raises(DatabaseUnavailable):
-            apply(database, event, waiting)
+            apply(impatient, event, waiting)
     assert outcomes_in_ledger(database, event.id) == []
-    assert apply(database, event, waiting).fresh == 2
+    assert apply(impatient, event, waiting).fresh == 2
     assert_books_balance(database, event.id)
+    impatient.close()
+
+
+def test_a_batch_after_which_the_database_counts_other_tickets_than_the_rules_is_refused(
+    database: Database, event: EventRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_all = batches.write_all
+
+    def write_what_was_miscounted(writes: BatchWrites) -> Statement:
+        miscounted = replace(writes.event, available_tickets=5)
+        return write_all(dataclasses.replace(writes, event=miscounted))
+
+    monkeypatch.setattr(batches, "write_all", write_what_was_miscounted)
+    with pytest.raises(WriteRefused, match="the database counts 9 tickets left, unlike the rules"):
+        apply(database, event, [booking(1)])
+    assert outcomes_in_ledger(database, event.id) == []
 
 
 def test_what_a_constraint_refuses_is_not_taken_for_an_outage(database: Database, event: EventRecord) -> None:

@@ -138,7 +138,7 @@ def test_accepted_applied_and_refused_are_counted(
         api.post(f"/events/{new_id()}/bookings", json={"user_id": "ann", "ticket_count": 1})
         api.get("/nothing/here")
     text = api.get("/metrics").text
-    for phase in ("claim", "lock", "prefetch", "rules", "write", "commit", "complete"):
+    for phase in ("claim", "lock", "prefetch", "rules", "write", "complete"):
         assert read(text, "onsale_phase_seconds_count", phase=phase) > 0
     assert read(text, "onsale_line_commands") == 0
 
