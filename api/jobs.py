@@ -131,7 +131,7 @@ async def await_job(
         ProblemError: there is no such job, or it is not theirs.
         TemporarilyUnavailable: the place that would know it does not answer.
     """
-    async with context.replies.expect(known_job_id(job_id)) as reply:
+    with context.replies.expect(known_job_id(job_id)) as reply:
         job = await find_job(context, caller, job_id, reply_to=context.replies.channel)
         if job.document["done"]:
             return job.document

@@ -116,7 +116,7 @@ async def submit_command(
 async def _accept_and_wait(
     context: ApiContext, submission: Submission, hang_ups: HangUps, preference: Preference
 ) -> JobDocument:
-    async with context.replies.expect(submission.job_id) as reply:
+    with context.replies.expect(submission.job_id) as reply:
         job = await _accept(context, replace(submission, reply_to=context.replies.channel))
         if job["done"]:
             return job

@@ -20,19 +20,19 @@ async def wait_for_result(
 ) -> JobResult | None:
     """The result, or None if it does not come in time or nobody waits for it any more.
 
-    Nobody does when the client has hung up, or when the process is to end.
+    Nobody does when the client has hung up, or when the process is to end. Each of these cancels the reply.
     """
+    limit = asyncio.get_running_loop().call_later(seconds, reply.cancel)
     try:
         with hang_ups(reply):
-            async with asyncio.timeout(seconds):
-                return await reply
-    except TimeoutError:
-        return None
+            return await reply
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
         return None
+    finally:
+        limit.cancel()
 
 
 def hang_ups_of(receive: Receive) -> HangUps:

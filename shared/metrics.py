@@ -78,8 +78,8 @@ BATCH_WAIT_SECONDS = Histogram(
 )
 PHASE_SECONDS = Histogram(
     "onsale_phase_seconds",
-    "Time in a phase of a worker's round: claim, where it did not sleep before; lock, prefetch, rules, write"
-    " and commit of the transaction; complete.",
+    "Time in a phase of a worker's round: claim, where it did not sleep before; lock, prefetch, rules and"
+    " write of the transaction (with its commit); complete.",
     ("phase",),
     buckets=_PHASE_SECONDS,
     registry=_REGISTRY,

@@ -117,7 +117,7 @@ async def stream_job(
     """Server-Sent Events, until the job is done."""
     async with AsyncExitStack() as held:
         held.enter_context(context.streams.take())
-        reply = await held.enter_async_context(context.replies.expect(known_job_id(job_id)))
+        reply = held.enter_context(context.replies.expect(known_job_id(job_id)))
         job = await find_job(context, caller, job_id, reply_to=context.replies.channel)
         if is_told(job, last_event_id):
             return Response(status_code=204)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 
 import redis.asyncio
 
@@ -68,8 +68,8 @@ class Replies:
             for future in futures:
                 future.cancel()
 
-    @contextlib.asynccontextmanager
-    async def expect(self, job_id: str) -> AsyncIterator[asyncio.Future[JobResult]]:
+    @contextlib.contextmanager
+    def expect(self, job_id: str) -> Iterator[asyncio.Future[JobResult]]:
         """A future for the result of a job; forgotten at the end of the block.
 
         It is cancelled when the process ends: whoever waits is to go away without the result.

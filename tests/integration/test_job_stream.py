@@ -320,7 +320,7 @@ def test_a_stream_that_is_not_read_is_given_up(
                 ).json()
             async with AsyncExitStack() as held:
                 held.enter_context(context.streams.take())
-                reply = await held.enter_async_context(context.replies.expect(job["id"]))
+                reply = held.enter_context(context.replies.expect(job["id"]))
                 known = KnownJob(document=job, payload=None)
                 stream = JobStream(context, known, reply, held.pop_all())
                 await stream(scope, wait_for_ever, wait_for_ever)

@@ -159,7 +159,7 @@ def test_a_result_sent_while_the_subscription_was_lost_is_asked_for(
         replies.start()
         try:
             command = book(event.id, "ann")
-            async with replies.expect(command.job_id) as reply:
+            with replies.expect(command.job_id) as reply:
                 await producer.submit(command)
                 await producer.read_job(command.job_id, reply_to=replies.channel)
                 while not await client.pubsub_numsub(replies.channel) == [(replies.channel.encode(), 1)]:
