@@ -46,10 +46,14 @@ class Client(asyncio.Protocol):
         """Take what has arrived of an answer."""
         self._received += data
         answer = _whole_answer(self._received)
-        if answer is not None:
-            self._received = b""
-            if self._answer is not None and not self._answer.done():
-                self._answer.set_result(answer)
+        if answer is None:
+            return
+        if self._answer is None:
+            raise ValueError("an answer that nobody has asked for")
+        self._received = b""
+        waiting, self._answer = self._answer, None
+        if not waiting.done():
+            waiting.set_result(answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell who waits for an answer that none will come."""
@@ -113,8 +117,11 @@ def _whole_answer(received: bytes) -> Answer | None:
     if not end:
         return None
     head = head.lower()
-    if len(content) < int(_header(head, b"content-length") or 0):
+    missing = int(_header(head, b"content-length") or 0) - len(content)
+    if missing > 0:
         return None
+    if missing < 0:
+        raise ValueError(f"{-missing} bytes more than an answer")
     retry_after = _header(head, b"retry-after")
     return Answer(
         status=int(head[9:12]),

@@ -20,7 +20,7 @@ import uvloop
 
 from bench.clients import connect_clients
 from bench.load import book_for, ensure_wrk
-from bench.measures.latency import CONNECTIONS, PER_SECOND, STAMPEDE_TICKETS, send_booking
+from bench.measures.latency import CONNECTIONS, PER_SECOND, STAMPEDE_TICKETS, book
 from bench.options import Options, scratch
 from bench.processes import REPOSITORY
 from bench.stack import Stack, stack, used_between
@@ -104,7 +104,7 @@ def _steady(onsale: Stack, event_id: str, connected: Callable[[], None], *, seco
 
         async def send(number: int) -> None:
             index = await free.get()
-            await send_booking(clients[index], event_id, number)
+            await book(clients[index], event_id, number)
             free.put_nowait(index)
 
         begin = time.monotonic()
@@ -125,9 +125,7 @@ def _stampede(onsale: Stack, event_id: str, connected: Callable[[], None]) -> in
     async def run() -> None:
         clients = await connect_clients(onsale.base_url, commands)
         connected()
-        await asyncio.gather(
-            *(send_booking(client, event_id, number) for number, client in enumerate(clients))
-        )
+        await asyncio.gather(*(book(client, event_id, number) for number, client in enumerate(clients)))
         for client in clients:
             client.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from shared.errors import OnsaleError, TemporarilyUnavailable
 
@@ -17,6 +17,7 @@ class Gatherer(Generic[Question, Answer]):
     """Sends what concurrent tasks ask in one call (a group commit).
 
     While one call is on its way the next questions collect, so that under load one round trip serves many.
+    While few are on their way a second call need not wait for the first.
     """
 
     def __init__(
@@ -26,17 +27,21 @@ class Gatherer(Generic[Question, Answer]):
         group_max: int,
         waiting_max: int,
         too_many: TemporarilyUnavailable,
+        beside_max: int = 0,
     ) -> None:
         """`send` answers each question, in order, with what is given or raised to the one who asked.
 
-        `too_many` is raised to who asks when `waiting_max` others wait to be sent.
+        `too_many` is raised to who asks when `waiting_max` others wait to be sent. A second call leaves
+        beside a first of no more than `beside_max` questions.
         """
         self._send = send
         self._group_max = group_max
         self._waiting_max = waiting_max
         self._too_many = too_many
         self._waiting: deque[tuple[Question, asyncio.Future[Answer]]] = deque()
-        self._sender: asyncio.Task[None] | None = None
+        self._beside_max = beside_max
+        self._senders: set[asyncio.Task[None]] = set()
+        self._asked = 0
 
     async def ask(self, question: Question) -> Answer:
         """The answer to this question.
@@ -48,17 +53,23 @@ class Gatherer(Generic[Question, Answer]):
             raise type(self._too_many)(str(self._too_many))
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, answer))
-        if self._sender is None:
-            self._sender = asyncio.create_task(self._send_waiting())
+        if not self._senders or (len(self._senders) == 1 and 0 < self._asked <= self._beside_max):
+            self._senders.add(asyncio.create_task(self._send_waiting()))
         return await answer
 
     async def _send_waiting(self) -> None:
+        """Call until nobody waits, or until what is on its way beside is too much; that one goes on then."""
         try:
-            while self._waiting:
+            while self._waiting and self._asked <= self._beside_max:
                 count = min(len(self._waiting), self._group_max)
-                await self._send_group([self._waiting.popleft() for _ in range(count)])
+                self._asked += count
+                try:
+                    await self._send_group([self._waiting.popleft() for _ in range(count)])
+                finally:
+                    self._asked -= count
         finally:
-            self._sender = None
+            # Here and not when the task has ended: who asks in between would count on it.
+            self._senders.discard(cast(asyncio.Task[None], asyncio.current_task()))
 
     async def _send_group(self, group: list[tuple[Question, asyncio.Future[Answer]]]) -> None:
         try:

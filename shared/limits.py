@@ -46,6 +46,9 @@ IDEMPOTENCY_KEY_LENGTH_MAX = 255
 REDIS_READ_BYTES = 1024 * 1024
 """What a worker takes from a connection at a time: most of a batch."""
 
+ENQUEUE_BESIDE_MAX = 4
+"""While no more commands than these are on their way to Redis, others leave beside them."""
+
 REDIS_CONNECTIONS_MAX = 50
 """Connections of one API process for reading; more readers wait for one to be free."""
 

@@ -94,13 +94,13 @@ async def _steady(base_url: str, event_id: str, per_second: int, seconds: int) -
         free.append(client)
         released.release()
 
-    for number in range(per_second * (seconds + WARM_UP_SECONDS)):
-        due = begin + number / per_second
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
-        await released.acquire()
-        client = free.popleft()
-        send_booking(client, event_id, number).add_done_callback(partial(note, due, client))
-    async with asyncio.timeout(ANSWER_SECONDS_MAX):
+    async with asyncio.timeout(seconds + WARM_UP_SECONDS + ANSWER_SECONDS_MAX):
+        for number in range(per_second * (seconds + WARM_UP_SECONDS)):
+            due = begin + number / per_second
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            await released.acquire()
+            client = free.popleft()
+            send_booking(client, event_id, number).add_done_callback(partial(note, due, client))
         for _ in range(CONNECTIONS):
             await released.acquire()
     for client in free:
@@ -115,6 +115,20 @@ def send_booking(client: Client, event_id: str, number: int) -> asyncio.Future[A
     """Ask for one ticket, and for the result."""
     body = {"user_id": f"user{number}", "ticket_count": 1}
     return client.send("POST", f"/events/{event_id}/bookings", body, WAIT)
+
+
+async def book(client: Client, event_id: str, number: int) -> int:
+    """The status of the answer to a booking.
+
+    Raises:
+        BenchmarkError: it is neither booked nor refused by the rules.
+        TimeoutError: there was no answer.
+    """
+    async with asyncio.timeout(ANSWER_SECONDS_MAX):
+        answer = await send_booking(client, event_id, number)
+    if answer.status not in ANSWERED_BY_THE_RULES:
+        raise BenchmarkError(f"a booking was answered with {answer}")
+    return answer.status
 
 
 def run_stampede(options: Options, say: Callable[[str], None]) -> Outcome:
@@ -172,9 +186,8 @@ async def _stampede(base_url: str, event_id: str, count: int) -> tuple[list[floa
     begin = time.monotonic()
 
     async def ask(number: int, client: Client) -> tuple[float, int]:
-        async with asyncio.timeout(ANSWER_SECONDS_MAX):
-            answer = await send_booking(client, event_id, number)
-        return time.monotonic() - begin, answer.status
+        status = await book(client, event_id, number)
+        return time.monotonic() - begin, status
 
     answered = await asyncio.gather(*(ask(number, client) for number, client in enumerate(clients)))
     for client in clients:

@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg2
-from psycopg2.errors import DuplicatePreparedStatement, InvalidSqlStatementName, LockNotAvailable
+from psycopg2.errors import (
+    DuplicatePreparedStatement,
+    FeatureNotSupported,
+    InvalidSqlStatementName,
+    LockNotAvailable,
+)
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import (
     DataError,
@@ -56,6 +61,8 @@ _UNAVAILABLE = (
     psycopg2.OperationalError,
     psycopg2.InterfaceError,
     DuplicatePreparedStatement,
+    # A migration has changed what a kept plan gives; on another connection it is made anew.
+    FeatureNotSupported,
 )
 _REFUSED = (IntegrityError, DataError, psycopg2.IntegrityError, psycopg2.DataError)
 
@@ -126,8 +133,9 @@ class Database:
     ) -> Iterator[OpenTransaction]:
         """The same in two round trips: one begins it with its first statement, one ends it with its last.
 
-        Its connection is kept for the next, with what it `prepares`. Behind a pooler that keeps nothing for a
-        connection everything is sent as text instead, from the first failure on.
+        Its connection is kept for the next, with what it `prepares`, always the same: this is for one thread.
+        Behind a pooler that keeps nothing for a connection everything is sent as text instead, from the first
+        failure on.
 
         Raises: as `transaction`.
         """
@@ -155,7 +163,7 @@ class Database:
                     _roll_back(connection)
                     raise
         except BaseException as error:
-            if isinstance(error, psycopg2.Error):
+            if isinstance(error, psycopg2.Error) and not isinstance(error, (*_REFUSED, LockNotAvailable)):
                 # What the server keeps for it may be what it stumbles over.
                 connection.invalidate()
             if isinstance(error, _NOT_PREPARED):

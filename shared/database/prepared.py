@@ -5,6 +5,7 @@ Of what a batch of a few commands costs PostgreSQL, a third is reading and plann
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -14,12 +15,16 @@ from typing import Any
 from sqlalchemy import Connection
 
 _PARAMETER = re.compile(r"%\((\w+)\)s")
+_DIGEST_LENGTH = 8
 _IS_PREPARED = "onsale_is_prepared"
 """In the notes that the pool keeps with a connection for as long as it lives."""
 
 
 class Prepared:
-    """A statement that is called by a name of its own; its text names its parameters as `%(so)s`.
+    """A statement that is called by a name; its text names its parameters as `%(so)s`.
+
+    The name tells it from others of the same purpose, which another version may have prepared where a pooler
+    leads us.
 
     Sources: https://www.postgresql.org/docs/current/sql-prepare.html
     """
@@ -30,8 +35,10 @@ class Prepared:
         numbered = {parameter: f"${number}" for number, parameter in enumerate(parameters, start=1)}
         signature = ", ".join(types[parameter] for parameter in parameters)
         values = ", ".join(f"%({parameter})s" for parameter in parameters)
-        self.preparation = f"PREPARE {name} ({signature}) AS {text % numbered}"
-        self.execution = f"EXECUTE {name} ({values})"
+        digest = hashlib.sha256(f"{signature} {text}".encode()).hexdigest()[:_DIGEST_LENGTH]
+        self.name = f"{name}_{digest}"
+        self.preparation = f"PREPARE {self.name} ({signature}) AS {text % numbered}"
+        self.execution = f"EXECUTE {self.name} ({values})"
         self.plain = text % {name: f"%({name})s::{types[name]}" for name in parameters}
 
 
@@ -45,9 +52,15 @@ class Statement:
 
 def prepare(connection: Connection, prepares: Sequence[Prepared]) -> None:
     """Have the server keep these statements for the life of this connection, unless it does already."""
-    if prepares and _IS_PREPARED not in connection.info:
+    if not prepares or _IS_PREPARED in connection.info:
+        return
+    try:
         run(connection, Statement([each.preparation for each in prepares]))
-        connection.info[_IS_PREPARED] = True
+    except BaseException:
+        # Some may be prepared.
+        connection.invalidate()
+        raise
+    connection.info[_IS_PREPARED] = True
 
 
 def run(connection: Connection, statement: Statement) -> list[tuple[Any, ...]]:

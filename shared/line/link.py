@@ -65,9 +65,6 @@ class _Wire(asyncio.Protocol, ABC):
         self._streams.connection_lost(exc)
         self._lose(RedisConnectionError(f"connection lost: {exc or 'Redis has closed it'}"))
 
-    def _lose_patience(self, seconds: float) -> None:
-        self._lose(RedisTimeoutError(f"no answer within {seconds} s"))
-
     def _lose(self, error: RedisError) -> None:
         self.is_lost = True
         self._transport.abort()
@@ -94,15 +91,22 @@ class Conversation(_Wire):
         if self.is_lost:
             raise RedisConnectionError("connection lost: closed when it was new")
         loop = asyncio.get_running_loop()
+        data = b"".join([packed(words) for words in commands])
         answers = [loop.create_future() for _ in commands]
         self._waiting.extend(answers)
-        self._transport.write(b"".join([packed(words) for words in commands]))
-        # After it nobody would know which answer is whose.
-        limit = loop.call_later(seconds_max, self._lose_patience, seconds_max)
+        self._transport.write(data)
+        limit = loop.call_later(seconds_max * len(commands), self._give_up, answers)
         try:
             return [await answer for answer in answers]
         finally:
             limit.cancel()
+
+    def _give_up(self, answers: Sequence[asyncio.Future[Any]]) -> None:
+        """End the connection: nobody would know which answer is whose."""
+        for answer in answers:
+            if not answer.done():
+                answer.set_result(RedisTimeoutError("no answer in time"))
+        self._lose(RedisConnectionError("connection lost: given up, as an answer did not come in time"))
 
     def _take(self, answer: Any) -> None:
         if isinstance(answer, hiredis.PushNotification):
@@ -122,7 +126,8 @@ class Link:
     def __init__(self, client: redis.asyncio.Redis, *, seconds_max: float) -> None:
         """`client` lends the connection, and closes it when it is closed itself.
 
-        No answer is waited for longer than `seconds_max`.
+        No answer is waited for longer than `seconds_max`, several that are asked for together as many times
+        that.
         """
         self._pool = client.connection_pool
         self._seconds_max = seconds_max
@@ -136,7 +141,7 @@ class Link:
         Where the connection is lost they are sent again, a few times: only for what may be done twice.
 
         Raises:
-            RedisError, OSError: Redis does not answer, or one of the answers is an error.
+            RedisError, OSError: Redis can't be reached, does not answer, or one of the answers is an error.
         """
         try:
             return await self._ask(commands)
@@ -158,9 +163,14 @@ class Link:
             if self._conversation is not None:
                 if not self._conversation.is_lost:
                     return self._conversation
-                await self._conversation.give_back()
-                self._conversation = None
-            self._conversation = Conversation(self._pool, await _lent(self._pool))
+                lost, self._conversation = self._conversation, None
+                await lost.give_back()
+            try:
+                connection = await _lent(self._pool)
+            except RedisConnectionError as error:
+                # redis-py has tried a few times already.
+                raise RedisError(str(error)) from error
+            self._conversation = Conversation(self._pool, connection)
             return self._conversation
 
 
@@ -192,7 +202,8 @@ class Subscription(_Wire):
             RedisError: Redis does not answer in time.
         """
         self._transport.write(packed(("SUBSCRIBE", channel)))
-        limit = asyncio.get_running_loop().call_later(seconds_max, self._lose_patience, seconds_max)
+        too_late = RedisTimeoutError(f"no answer within {seconds_max} s")
+        limit = asyncio.get_running_loop().call_later(seconds_max, self._lose, too_late)
         try:
             await self._subscribed.wait()
         finally:
@@ -219,6 +230,8 @@ class Subscription(_Wire):
     def _end(self, error: RedisError) -> None:
         if not self._lost.done():
             self._lost.set_exception(error)
+            # Whoever listens learns it, but there may be nobody: asyncio need not complain of that.
+            self._lost.exception()
         self._subscribed.set()
 
 

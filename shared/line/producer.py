@@ -106,6 +106,8 @@ class Producer:
             group_max=limits.ENQUEUE_BATCH_MAX,
             waiting_max=limits.SUBMISSIONS_WAITING_MAX,
             too_many=LineUnavailable("too many commands wait for Redis"),
+            # A call that waits for replicas holds up what is sent behind it.
+            beside_max=0 if settings.durable_replicas else limits.ENQUEUE_BESIDE_MAX,
         )
         self._read_job = client.register_script(script_source(ScriptName.READ_JOB))
         self._withdraw = client.register_script(script_source(ScriptName.WITHDRAW))

@@ -250,7 +250,8 @@ def test_a_kept_plan_goes_by_the_index_though_the_tables_were_small_when_it_was_
     apply(database, event, [booking(1), booking(2, "bob")])
     tamper(database, "ANALYZE bookings")
     worker = Database(settings, connections_max=1)
-    explained = f"EXPLAIN EXECUTE onsale_read_event ('{event.id}', '{{ann,bob}}')"
+    [read_event] = [each.name for each in batches.PREPARED if "read_event" in each.name]
+    explained = f"EXPLAIN EXECUTE {read_event} ('{event.id}', '{{ann,bob}}')"
     with worker.transaction_from(Statement([explained]), prepares=batches.PREPARED) as transaction:
         plan = "\n".join(line for (line,) in transaction.rows)
     assert "bookings_active_idx" in plan
@@ -268,7 +269,7 @@ def test_behind_a_pooler_statements_are_sent_as_text(
     @listens_for(pooled.engine_by_hand, "connect")
     def prepare_as_another_client_did(connection: PostgresConnection, _record: object) -> None:
         with closing(connection.cursor()) as cursor:
-            cursor.execute("PREPARE onsale_begin AS SELECT 1")
+            cursor.execute(f"PREPARE {batches.PREPARED[0].name} AS SELECT 1")
 
     with pytest.raises(DatabaseUnavailable):
         apply(pooled, event, [booking(1)])
@@ -289,6 +290,22 @@ def test_behind_a_pooler_what_was_prepared_may_be_gone(
     assert apply(pooled, event, [booking(1)]).fresh == 1
     assert_books_balance(database, event.id)
     pooled.close()
+
+
+def test_a_plan_that_a_migration_has_spoilt_is_made_anew(
+    settings: Settings, database: Database, event: EventRecord
+) -> None:
+    worker = Database(settings, connections_max=1)
+    apply(worker, event, [booking(1)])
+    change = "ALTER TABLE events ALTER COLUMN organiser_id TYPE"
+    tamper(database, f"{change} varchar")
+    try:
+        with pytest.raises(DatabaseUnavailable, match="cached plan"):
+            apply(worker, event, [booking(2)])
+        assert apply(worker, event, [booking(2)]).fresh == 1
+    finally:
+        worker.close()
+        tamper(database, f"{change} text")
 
 
 def test_the_database_itself_refuses_to_oversell(database: Database, event: EventRecord) -> None:

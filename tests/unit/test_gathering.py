@@ -26,8 +26,14 @@ class Server:
             raise self.error
         return [EventNotFound() if question < 0 else question * 2 for question in questions]
 
-    def gatherer(self, *, waiting_max: int = 100) -> Gatherer[int, int]:
-        return Gatherer(self.send, group_max=3, waiting_max=waiting_max, too_many=LineUnavailable("too many"))
+    def gatherer(self, *, waiting_max: int = 100, beside_max: int = 0) -> Gatherer[int, int]:
+        return Gatherer(
+            self.send,
+            group_max=3,
+            waiting_max=waiting_max,
+            too_many=LineUnavailable("too many"),
+            beside_max=beside_max,
+        )
 
 
 async def ask_all(gatherer: Gatherer[int, int], questions: Sequence[int]) -> list[int | BaseException]:
@@ -47,6 +53,51 @@ def test_what_is_asked_meanwhile_goes_together() -> None:
         assert await first == 2
         assert await rest == [4, 6, 8, 10]
         assert server.groups == [[1], [2, 3, 4], [5]]
+
+    asyncio.run(run())
+
+
+def test_beside_a_small_call_another_leaves_at_once_and_a_third_waits() -> None:
+    async def run() -> None:
+        server = Server()
+        gatherer = server.gatherer(beside_max=1)
+        asked = []
+        for number in (1, 2, 3, 4):
+            asked.append(asyncio.create_task(gatherer.ask(number)))
+            for _ in range(5):
+                await asyncio.sleep(0)
+        assert server.groups == [[1], [2]]
+        server.answering.set()
+        assert [await each for each in asked] == [2, 4, 6, 8]
+        assert server.groups == [[1], [2], [3, 4]]
+
+    asyncio.run(run())
+
+
+def test_nothing_leaves_beside_a_large_call() -> None:
+    async def run() -> None:
+        server = Server()
+        gatherer = server.gatherer(beside_max=1)
+        first = asyncio.create_task(ask_all(gatherer, [1, 2]))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        second = asyncio.create_task(ask_all(gatherer, [3, 4, 5, 6]))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert server.groups == [[1, 2]]
+        server.answering.set()
+        assert [*await first, *await second] == [2, 4, 6, 8, 10, 12]
+
+    asyncio.run(run())
+
+
+def test_who_asks_when_the_last_call_is_over_is_not_forgotten() -> None:
+    async def run() -> None:
+        server = Server()
+        server.answering.set()
+        gatherer = server.gatherer(beside_max=1)
+        for number in range(20):
+            assert await asyncio.wait_for(gatherer.ask(number), 5) == number * 2
 
     asyncio.run(run())
 
