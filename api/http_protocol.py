@@ -168,7 +168,7 @@ async def _answer_booking(
             await cycle.flow.drain()
         if answer is None or cycle.disconnected:
             return
-        cast(_OneWrite, cycle.transport).write_whole(answer)
+        cycle.transport.write(answer)
         cycle.response_started = cycle.response_complete = True
         if not cycle.keep_alive:
             cycle.transport.close()
@@ -264,13 +264,6 @@ class _OneWrite:
         if not self._parts:
             self._loop.call_soon(self._flush)
         self._parts.append(data)
-
-    def write_whole(self, data: bytes) -> None:
-        """Send what nothing else belongs to: at once, if nothing waits before it."""
-        if self._parts:
-            self._parts.append(data)
-        elif not self._transport.is_closing():
-            self._transport.write(data)
 
     def close(self) -> None:
         """Send what is left and hang up; a client that does not take it is not waited for for ever."""

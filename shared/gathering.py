@@ -13,6 +13,10 @@ Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
 
+_SIZES = 2
+"""Under load a small call comes between large ones, from what came while their answers were handed out."""
+
+
 class Gatherer(Generic[Question, Answer]):
     """Sends what concurrent tasks ask in one call (a group commit).
 
@@ -32,7 +36,7 @@ class Gatherer(Generic[Question, Answer]):
         """`send` answers each question, in order, with what is given or raised to the one who asked.
 
         `too_many` is raised to who asks when `waiting_max` others wait to be sent. A second call leaves
-        beside a first of no more than `beside_max` questions.
+        beside a first while calls have no more than `beside_max` questions.
         """
         self._send = send
         self._group_max = group_max
@@ -42,6 +46,7 @@ class Gatherer(Generic[Question, Answer]):
         self._beside_max = beside_max
         self._senders: set[asyncio.Task[None]] = set()
         self._asked = 0
+        self._last_sizes: deque[int] = deque([group_max], maxlen=_SIZES)
 
     async def ask(self, question: Question) -> Answer:
         """The answer to this question.
@@ -53,15 +58,16 @@ class Gatherer(Generic[Question, Answer]):
             raise type(self._too_many)(str(self._too_many))
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, answer))
-        if not self._senders or (len(self._senders) == 1 and 0 < self._asked <= self._beside_max):
+        if not self._senders or (len(self._senders) == 1 and self._asked and self._is_calm()):
             self._senders.add(asyncio.create_task(self._send_waiting()))
         return await answer
 
     async def _send_waiting(self) -> None:
         """Call until nobody waits, or until what is on its way beside is too much; that one goes on then."""
         try:
-            while self._waiting and self._asked <= self._beside_max:
+            while self._waiting and (not self._asked or self._is_calm()):
                 count = min(len(self._waiting), self._group_max)
+                self._last_sizes.append(count)
                 self._asked += count
                 try:
                     await self._send_group([self._waiting.popleft() for _ in range(count)])
@@ -70,6 +76,9 @@ class Gatherer(Generic[Question, Answer]):
         finally:
             # Here and not when the task has ended: who asks in between would count on it.
             self._senders.discard(cast(asyncio.Task[None], asyncio.current_task()))
+
+    def _is_calm(self) -> bool:
+        return max(self._last_sizes) <= self._beside_max
 
     async def _send_group(self, group: list[tuple[Question, asyncio.Future[Answer]]]) -> None:
         try:

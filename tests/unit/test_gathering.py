@@ -61,6 +61,11 @@ def test_beside_a_small_call_another_leaves_at_once_and_a_third_waits() -> None:
     async def run() -> None:
         server = Server()
         gatherer = server.gatherer(beside_max=1)
+        server.answering.set()
+        for number in (8, 9):
+            await gatherer.ask(number)
+        server.answering.clear()
+        server.groups.clear()
         asked = []
         for number in (1, 2, 3, 4):
             asked.append(asyncio.create_task(gatherer.ask(number)))
@@ -87,6 +92,26 @@ def test_nothing_leaves_beside_a_large_call() -> None:
         assert server.groups == [[1, 2]]
         server.answering.set()
         assert [*await first, *await second] == [2, 4, 6, 8, 10, 12]
+
+    asyncio.run(run())
+
+
+def test_nothing_leaves_beside_a_small_call_that_follows_a_large_one() -> None:
+    async def run() -> None:
+        server = Server()
+        gatherer = server.gatherer(beside_max=1)
+        server.answering.set()
+        await ask_all(gatherer, [1, 2, 3])
+        server.answering.clear()
+        asked = []
+        for number in (4, 5, 6):
+            asked.append(asyncio.create_task(gatherer.ask(number)))
+            for _ in range(5):
+                await asyncio.sleep(0)
+        assert server.groups == [[1, 2, 3], [4]]
+        server.answering.set()
+        assert [await each for each in asked] == [8, 10, 12]
+        assert server.groups == [[1, 2, 3], [4], [5, 6]]
 
     asyncio.run(run())
 
