@@ -100,7 +100,7 @@ def compare(measured: Measured) -> list[Comparison]:
             unit=" ms",
             measured=figures["steady"]["p99_ms"],
             simulated=percentile(steady, 0.99) * 1000,
-            apart_max=0.6,
+            apart_max=0.7,
         ),
     ]
 
