@@ -36,6 +36,12 @@ class Server:
         )
 
 
+async def some_turns() -> None:
+    """Of the event loop: more than a call needs to leave."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 async def ask_all(gatherer: Gatherer[int, int], questions: Sequence[int]) -> list[int | BaseException]:
     return await asyncio.gather(*(gatherer.ask(each) for each in questions), return_exceptions=True)
 
@@ -69,8 +75,7 @@ def test_beside_a_small_call_another_leaves_at_once_and_a_third_waits() -> None:
         asked = []
         for number in (1, 2, 3, 4):
             asked.append(asyncio.create_task(gatherer.ask(number)))
-            for _ in range(5):
-                await asyncio.sleep(0)
+            await some_turns()
         assert server.groups == [[1], [2]]
         server.answering.set()
         assert [await each for each in asked] == [2, 4, 6, 8]
@@ -84,11 +89,9 @@ def test_nothing_leaves_beside_a_large_call() -> None:
         server = Server()
         gatherer = server.gatherer(beside_max=1)
         first = asyncio.create_task(ask_all(gatherer, [1, 2]))
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await some_turns()
         second = asyncio.create_task(ask_all(gatherer, [3, 4, 5, 6]))
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await some_turns()
         assert server.groups == [[1, 2]]
         server.answering.set()
         assert [*await first, *await second] == [2, 4, 6, 8, 10, 12]
@@ -106,8 +109,7 @@ def test_nothing_leaves_beside_a_small_call_that_follows_a_large_one() -> None:
         asked = []
         for number in (4, 5, 6):
             asked.append(asyncio.create_task(gatherer.ask(number)))
-            for _ in range(5):
-                await asyncio.sleep(0)
+            await some_turns()
         assert server.groups == [[1, 2, 3], [4]]
         server.answering.set()
         assert [await each for each in asked] == [8, 10, 12]
