@@ -60,15 +60,6 @@ class Client(asyncio.Protocol):
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(exc or ConnectionResetError(HUNG_UP))
 
-    async def post(self, path: str, body: object, **headers: str) -> tuple[int, Any]:
-        """Send JSON; gives status and document.
-
-        Raises:
-            TimeoutError, OSError: there was no answer.
-        """
-        answer = await self.request("POST", path, body, headers)
-        return answer.status, answer.document
-
     async def request(
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] = NO_HEADERS
     ) -> Answer:

@@ -52,7 +52,7 @@ class Statement:
 
 def prepare(connection: Connection, prepares: Sequence[Prepared]) -> None:
     """Have the server keep these statements for the life of this connection, unless it does already."""
-    if not prepares or _IS_PREPARED in connection.info:
+    if _IS_PREPARED in connection.info:
         return
     try:
         run(connection, Statement([each.preparation for each in prepares]))
