@@ -70,6 +70,14 @@ MUTATIONS = (
     ),
     Mutation(
         invariant="I2",
+        what="a user is refused for tickets that a worker only remembers",
+        path="worker/batch.py",
+        old="decided.writes is None or OutcomeCode.USER_LIMIT_EXCEEDED in _counted(decided.records.entries)",
+        new="decided.writes is None",
+        test="tests/integration/test_memory.py",
+    ),
+    Mutation(
+        invariant="I2",
         what="the database lets others insert past the limit",
         path="shared/database/migrations/versions/0002_seals_and_safety_net.py",
         old="    WHERE held.tickets > events.max_tickets_per_user\n",
@@ -131,6 +139,14 @@ MUTATIONS = (
         old="if event is None or event.archived_at is not None:",
         new="if event is None:",
         test="tests/integration/test_archive.py",
+    ),
+    Mutation(
+        invariant="I4",
+        what="what was decided on an event as it was remembered is written whatever it is now",
+        path="shared/database/batches.py",
+        old=") WHEN true THEN '1' ELSE 'the event is not as it was remembered' END AS bigint)",
+        new=") WHEN true THEN '1' ELSE '1' END AS bigint)",
+        test="tests/integration/test_memory.py",
     ),
     Mutation(
         invariant="I4",

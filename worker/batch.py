@@ -1,16 +1,17 @@
-"""A batch of commands in one transaction: lock, prefetch, apply, write."""
+"""A batch of commands in one transaction: lock, prefetch, apply, write; from memory just apply and write."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
 
 from msgspec.structs import replace
 from sqlalchemy import Connection
 
+from shared import limits
 from shared.clock import Clock, format_time
 from shared.database import batches, statements
 from shared.database.batches import BatchWrites
@@ -40,6 +41,7 @@ from shared.records import (
     with_terms,
 )
 from shared.seals import extended_digest, ledger_line, sealed
+from worker.memory import Memory, Remembered
 from worker.phases import Phase, Phases
 from worker.records import BatchRecords, batch_records, ledger_record
 
@@ -48,8 +50,8 @@ from worker.records import BatchRecords, batch_records, ledger_record
 class AppliedBatch:
     """What the database holds after a batch: the outcome of each command, in order, and the event.
 
-    `view` is None if the event does not exist. `fresh` counts the commands that were not applied before,
-    `outcomes` the same by outcome.
+    `view` and `event` are None if the event does not exist. `fresh` counts the commands that were not applied
+    before, `outcomes` the same by outcome. `holdings` are the tickets of the users that the rules asked for.
     """
 
     results: Sequence[tuple[str, JobResult]]
@@ -57,6 +59,8 @@ class AppliedBatch:
     applied_position: int
     fresh: int
     outcomes: Mapping[OutcomeCode, int]
+    event: EventRecord | None = None
+    holdings: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +73,29 @@ class _Prefetched:
     state: EventState
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Decided:
+    """What is to be written of a batch, and the state after it; `after` is the event as it is stored then."""
+
+    state: EventState
+    records: BatchRecords
+    after: EventRecord
+    writes: BatchWrites | None
+    applied_at: datetime
+
+
 def apply_to_database(
-    database: Database, clock: Clock, event_id: str, waiting: Sequence[WaitingCommand], token: int
+    database: Database,
+    clock: Clock,
+    event_id: str,
+    waiting: Sequence[WaitingCommand],
+    token: int,
+    memory: Memory | None = None,
 ) -> AppliedBatch:
     """Apply commands to the database, each exactly once, and give the outcome of each.
 
-    A command that was applied before gives its recorded outcome again.
+    A command that was applied before gives its recorded outcome again. With a `memory` of the batches before,
+    a small one that only books is written without reading anything first.
 
     Raises:
         StaleClaim: a newer consumer has worked on this event; nothing was applied.
@@ -83,14 +104,80 @@ def apply_to_database(
         WriteRefused: a constraint forbids what the batch would write; nothing was applied.
         DatabaseUnavailable: PostgreSQL did not answer; the batch was applied as a whole or not at all.
     """
+    if memory is None:
+        return _apply(database, clock, event_id, waiting, token)
+    remembered = memory.take(event_id)
+    batch = None
+    if remembered is not None and _only_books_next(remembered.event, waiting, token):
+        batch = _apply_from_memory(database, clock, remembered, waiting, token)
+    if batch is None:
+        batch = _apply(database, clock, event_id, waiting, token)
+    if batch.event is not None:
+        memory.keep(batch.event, batch.holdings, remembered)
+    return batch
+
+
+def _only_books_next(event: EventRecord, waiting: Sequence[WaitingCommand], token: int) -> bool:
+    """Whether commands are few, book, and come next, with nobody else's claim between ours and the last."""
+    return (
+        len(waiting) <= limits.COMMANDS_FROM_MEMORY_MAX
+        and event.fencing_token <= token <= event.fencing_token + 1
+        and all(
+            command.position == position
+            and not command.unchecked
+            and isinstance(command.command, BookTickets)
+            for position, command in enumerate(waiting, start=event.applied_position + 1)
+        )
+    )
+
+
+def _apply_from_memory(
+    database: Database,
+    clock: Clock,
+    remembered: Remembered,
+    waiting: Sequence[WaitingCommand],
+    token: int,
+) -> AppliedBatch | None:
+    """Apply commands to an event as it is remembered, in one round trip; None if that would not be right.
+
+    Who is not remembered to hold tickets is thought to hold none, and PostgreSQL refuses what is over a
+    limit. So nobody is refused here for what they hold: that is read first.
+    """
+    phases = Phases(clock)
+    event = remembered.event
+    state = EventState(
+        terms=sale_terms(event),
+        available_tickets=event.available_tickets,
+        holdings={
+            user_id: remembered.holdings[user_id]
+            for user_id in _users_who_book(waiting)
+            if user_id in remembered.holdings
+        },
+        bookings={},
+    )
+    decided = _decide(clock, event, {}, state, waiting, token)
+    if decided.writes is None or OutcomeCode.USER_LIMIT_EXCEEDED in _counted(decided.records.entries):
+        return None
+    phases.end(Phase.RULES)
     try:
-        return _apply(database, clock, event_id, waiting, token, look_up_all=False)
+        database.transact(batches.write_all_if(event, decided.writes), prepares=batches.PREPARED)
     except WriteRefused:
-        # Redis may have forgotten a command that was applied, and given it a second position.
-        return _apply(database, clock, event_id, waiting, token, look_up_all=True)
+        return None
+    phases.end(Phase.WRITE)
+    return _applied(decided, waiting, {})
 
 
 def _apply(
+    database: Database, clock: Clock, event_id: str, waiting: Sequence[WaitingCommand], token: int
+) -> AppliedBatch:
+    try:
+        return _read_and_apply(database, clock, event_id, waiting, token, look_up_all=False)
+    except WriteRefused:
+        # Redis may have forgotten a command that was applied, and given it a second position.
+        return _read_and_apply(database, clock, event_id, waiting, token, look_up_all=True)
+
+
+def _read_and_apply(
     database: Database,
     clock: Clock,
     event_id: str,
@@ -110,20 +197,43 @@ def _apply(
         _refuse_stale_claim(event, token)
         prefetched = _prefetch(connection, event, holdings, waiting, look_up_all=look_up_all)
         phases.end(Phase.PREFETCH)
-        state, outcomes = apply_batch(prefetched.state, [fresh.command for fresh in prefetched.fresh])
-        applied_at = clock.now()
-        records = batch_records(event, prefetched.bookings, prefetched.fresh, outcomes, applied_at)
-        after = _after(event, state, records, token, applied_at)
-        if records.entries:
-            transaction.ending = batches.write_all(_writes(event, after, records))
+        decided = _decide(clock, event, prefetched.bookings, prefetched.state, prefetched.fresh, token)
+        if decided.writes is not None:
+            transaction.ending = batches.write_all(decided.writes)
         phases.end(Phase.RULES)
     phases.end(Phase.WRITE)
+    return _applied(decided, waiting, prefetched.recorded)
+
+
+def _decide(
+    clock: Clock,
+    event: EventRecord,
+    bookings: Mapping[str, BookingRecord],
+    state: EventState,
+    fresh: Sequence[WaitingCommand],
+    token: int,
+) -> _Decided:
+    state, outcomes = apply_batch(state, [each.command for each in fresh])
+    applied_at = clock.now()
+    records = batch_records(event, bookings, fresh, outcomes, applied_at)
+    if not records.entries:
+        return _Decided(state=state, records=records, after=event, writes=None, applied_at=applied_at)
+    writes = _writes(event, _after(event, state, records, token, applied_at), records)
+    return _Decided(state=state, records=records, after=writes.event, writes=writes, applied_at=applied_at)
+
+
+def _applied(
+    decided: _Decided, waiting: Sequence[WaitingCommand], recorded: Mapping[str, LedgerRecord]
+) -> AppliedBatch:
+    entries = decided.records.entries
     return AppliedBatch(
-        results=_results(waiting, prefetched.recorded, records.entries, applied_at),
-        view=event_view(after),
-        applied_position=after.applied_position,
-        fresh=len(records.entries),
-        outcomes=_counted(records.entries),
+        results=_results(waiting, recorded, entries, decided.applied_at),
+        view=event_view(decided.after),
+        applied_position=decided.after.applied_position,
+        fresh=len(entries),
+        outcomes=_counted(entries),
+        event=decided.after,
+        holdings=decided.state.holdings,
     )
 
 

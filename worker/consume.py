@@ -21,6 +21,7 @@ from shared.line.presence import Presence
 from shared.log import log_event
 from shared.settings import Settings
 from worker.batch import AppliedBatch, apply_to_database
+from worker.memory import Memory
 from worker.phases import Phase, Phases
 from worker.spans import tell_spans
 from worker.watch import count_claim, count_given_up, tell_batch
@@ -82,6 +83,7 @@ class Worker:
         self._clock = clock
         self._settings = settings
         self._tracer = tracer
+        self._memory = Memory()
         self._completer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="completer")
         self._stopping = threading.Event()
         self._tally = _Tally()
@@ -248,7 +250,9 @@ class Worker:
         """Apply a batch to the database; gives what is to be completed in the line."""
         started_at = self._clock.now()
         started_seconds = self._clock.monotonic_seconds()
-        batch = apply_to_database(self._database, self._clock, claim.event_id, commands, claim.token)
+        batch = apply_to_database(
+            self._database, self._clock, claim.event_id, commands, claim.token, self._memory
+        )
         tell_batch(self._clock, claim.event_id, claim.token, commands, batch)
         self._count(batch, self._clock.monotonic_seconds() - started_seconds)
         ended_at = self._clock.now()

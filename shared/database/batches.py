@@ -39,6 +39,24 @@ _LEDGER_TEXTS = frozenset({"payload", "detail", "trace"})
 _OF_THE_BATCH = frozenset({"event_id", "applied_at"})
 """Columns that have one value in all rows of a batch."""
 
+_UNCHANGING = frozenset({"id", "created_at"})
+_EXPECTED_TYPES = {
+    "name": "text",
+    "total_tickets": "integer",
+    "available_tickets": "integer",
+    "max_tickets_per_user": "integer",
+    "applied_position": "bigint",
+    "fencing_token": "bigint",
+    "updated_at": "timestamptz",
+    "ledger_digest": "bytea",
+    "seal": "bytea",
+    "organiser_id": "text",
+    "sales_open_at": "timestamptz",
+    "sales_closed": "boolean",
+    "archived_at": "timestamptz",
+}
+assert _EXPECTED_TYPES.keys() == set(_EVENT_NAMES) - _UNCHANGING
+
 _TYPES = {
     "event_id": "uuid",
     "user_ids": "text[]",
@@ -61,6 +79,7 @@ _TYPES = {
         f"ledger_{name}": type if name in _OF_THE_BATCH else f"{type}[]"
         for name, type in _LEDGER_TYPES.items()
     },
+    **{f"expected_{name}": type for name, type in _EXPECTED_TYPES.items()},
 }
 
 _EVENT_PARAMETERS = (
@@ -89,6 +108,19 @@ SELECT {", ".join(f"events.{name}" for name in _EVENT_NAMES)}, (
           GROUP BY user_id) AS held
 )
 FROM events WHERE id = %(event_id)s
+""",  # noqa: S608 (names of columns)
+    _TYPES,
+)
+
+# A text that is no number is how a statement can refuse to go on, and say why.
+_EXPECT_EVENT = Prepared(
+    "onsale_expect_event",
+    f"""
+SELECT CAST(CASE (
+    SELECT ROW({", ".join(_EXPECTED_TYPES)})
+        IS NOT DISTINCT FROM ROW({", ".join(f"%(expected_{name})s" for name in _EXPECTED_TYPES)})
+    FROM events WHERE id = %(event_id)s FOR UPDATE
+) WHEN true THEN '1' ELSE 'the event is not as it was remembered' END AS bigint)
 """,  # noqa: S608 (names of columns)
     _TYPES,
 )
@@ -138,7 +170,6 @@ FROM {_LEDGER_ROWS} AS each ({", ".join(_LEDGER_ARRAYS)})
     _TYPES,
 )
 
-# A text that is no number is how a statement can refuse to go on, and say why.
 _UPDATE_EVENT = Prepared(
     "onsale_update_event",
     """
@@ -155,6 +186,7 @@ WHERE id = %(event_id)s
 PREPARED = (
     _LOCK_EVENT,
     _READ_EVENT,
+    _EXPECT_EVENT,
     _CANCEL_BOOKINGS,
     _CHANGE_EVENT,
     _INSERT_BOOKINGS,
@@ -216,6 +248,16 @@ def write_all(writes: BatchWrites) -> Statement:
         parts.insert(0, _CANCEL_BOOKINGS)
         parameters["cancelled"] = _array(writes.cancelled)
     return Statement(parts, parameters)
+
+
+def write_all_if(expected: EventRecord, writes: BatchWrites) -> Statement:
+    """A whole batch that nothing was read for: refused unless its event is still as it was expected to be.
+
+    The lock is held from that look at the event until the end, as by `lock_and_read`.
+    """
+    rest = write_all(writes)
+    expectation = {f"expected_{name}": getattr(expected, name) for name in _EXPECTED_TYPES}
+    return Statement([_EXPECT_EVENT, *rest.parts], {**rest.parameters, **expectation})
 
 
 def insert_ledger(connection: Connection, lines: Sequence[str]) -> None:

@@ -146,6 +146,19 @@ class Database:
             ending = transaction.ending
             run(connection, Statement([*ending.parts, _COMMIT], ending.parameters))
 
+    def transact(self, whole: Statement, *, prepares: Sequence[Prepared]) -> None:
+        """A transaction in one round trip; on the connection of `transaction_from`, and as that does it.
+
+        Raises: as `transaction`. A `WriteRefused` is not counted as an error: who asks so reckons with it.
+        """
+        parts = ["BEGIN", _BEGINNING, *whole.parts, _COMMIT]
+        statement = Statement(parts, {**self._usual_limits, **whole.parameters})
+        with (
+            _our_errors(counts_refusals=False),
+            self._connection_by_hand([_BEGINNING, *prepares]) as connection,
+        ):
+            run(connection, statement)
+
     @contextmanager
     def _connection_by_hand(self, prepares: Sequence[Prepared]) -> Iterator[Connection]:
         """A connection for one transaction that the block begins and ends, kept for the next one."""
@@ -217,7 +230,7 @@ class Database:
 
 
 @contextmanager
-def _our_errors() -> Iterator[None]:
+def _our_errors(*, counts_refusals: bool = True) -> Iterator[None]:
     """Turn what SQLAlchemy and the driver raise into errors of ours."""
     try:
         yield
@@ -228,7 +241,8 @@ def _our_errors() -> Iterator[None]:
         DATABASE_ERRORS.labels("unavailable").inc()
         raise DatabaseUnavailable(f"PostgreSQL: {_first_line(error)}") from error
     except _REFUSED as error:
-        DATABASE_ERRORS.labels("refused").inc()
+        if counts_refusals:
+            DATABASE_ERRORS.labels("refused").inc()
         raise WriteRefused(f"PostgreSQL: {_first_line(error)}") from error
     except DBAPIError as error:
         if error.connection_invalidated:

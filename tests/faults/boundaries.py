@@ -29,6 +29,8 @@ from shared.line.scripts import ScriptName, script_digest
 
 SCRIPT_BY_DIGEST = {script_digest(name).encode(): name.value for name in ScriptName}
 
+FROM_MEMORY = "a batch from memory"
+
 _DIGEST = re.compile("_[0-9a-f]{8}$")
 """What tells the names of prepared statements of different versions apart."""
 
@@ -212,6 +214,8 @@ def _request_name(command: Any) -> str:
 def _statement_name(sql: Any) -> str:
     text = sql.decode() if isinstance(sql, bytes) else str(sql)
     words = text.split()
+    if "onsale_expect_event" in text:
+        return FROM_MEMORY
     if words[0] == "SELECT" and "FROM" in words:
         lock = " for update" if "UPDATE" in words else ""
         return f"SELECT from {words[words.index('FROM') + 1]}{lock}"

@@ -32,6 +32,8 @@ EXPECTED = [
     OutcomeCode.COMMAND_UNREADABLE,
     OutcomeCode.WITHDRAWN,
     OutcomeCode.USER_LIMIT_EXCEEDED,
+    OutcomeCode.BOOKED,
+    OutcomeCode.NOT_ENOUGH_TICKETS,
 ]
 
 

@@ -22,7 +22,7 @@ from tests.builders import (
     wait_until,
 )
 from tests.conftest import StartWorker
-from tests.faults.boundaries import cut_at, no_action
+from tests.faults.boundaries import FROM_MEMORY, cut_at, no_action
 from tests.faults.checks import assert_all_is_well, expire_claims, renew
 from tests.faults.roads import run_api, run_worker, run_worker_until_killed
 
@@ -55,6 +55,8 @@ def test_a_worker_that_is_killed_at_any_boundary_is_made_up_for(
         "after remove_strays",
         "before EXECUTE onsale_insert_bookings",
         "after EXECUTE onsale_insert_bookings",
+        f"before {FROM_MEMORY}",
+        f"after {FROM_MEMORY}",
     }
     for number, name in enumerate(names):
         event_id, commands = renew(settings, database, redis_client)

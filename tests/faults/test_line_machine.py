@@ -46,6 +46,7 @@ from tests.builders import (
     violations,
 )
 from worker.batch import AppliedBatch, apply_to_database
+from worker.memory import Memory
 
 TOTAL_TICKETS = 5
 LIMIT = 2
@@ -136,6 +137,7 @@ class LineMachine(RuleBasedStateMachine):
         self.event = create_event(self.database, total_tickets=TOTAL_TICKETS, max_tickets_per_user=LIMIT)
         self.accepted: list[Accepted] = []
         self.at_work: dict[str, AtWork] = {}
+        self.memories: dict[str, Memory] = {}
         self.looked_at = 0
 
     def wait_for(self, step: Coroutine[Any, Any, Result]) -> Result:
@@ -235,7 +237,12 @@ class LineMachine(RuleBasedStateMachine):
         claim = at_work.claim
         try:
             at_work.batch = apply_to_database(
-                self.database, SystemClock(), claim.event_id, claim.peeked.commands, claim.token
+                self.database,
+                SystemClock(),
+                claim.event_id,
+                claim.peeked.commands,
+                claim.token,
+                self.memories.setdefault(name, Memory()),
             )
         except StaleClaim as stale:
             self.consumer(name).release(claim.event_id, claim.token, newest_token=stale.newest_token)
@@ -261,7 +268,9 @@ class LineMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.at_work)
     @rule(data=st.data())
     def crash(self, data: st.DataObject) -> None:
-        del self.at_work[data.draw(st.sampled_from(sorted(self.at_work)))]
+        name = data.draw(st.sampled_from(sorted(self.at_work)))
+        del self.at_work[name]
+        self.memories.pop(name, None)
 
     @rule()
     def time_passes(self) -> None:
