@@ -23,7 +23,7 @@ from shared.line.codec import (
     encode_return_value,
 )
 from shared.line.connections import line_errors
-from shared.line.scripts import ScriptName, script_digest, script_source
+from shared.line.scripts import ScriptName, script_digest
 from shared.records import EventView, JobResult
 from shared.settings import Settings
 
@@ -81,9 +81,6 @@ class Consumer:
         self._settings = settings
         self._worker_name = worker_name
         self._lease_ms = int(settings.lease_seconds * 1000)
-        self._release = client.register_script(script_source(ScriptName.RELEASE))
-        self._remove_strays = client.register_script(script_source(ScriptName.REMOVE_STRAYS))
-        self._sweep = client.register_script(script_source(ScriptName.SWEEP))
 
     def claim(self) -> Claim | None:
         """Claim the event that needs a consumer most, or None if none does.
@@ -171,13 +168,16 @@ class Consumer:
         """
         delay_ms = int(delay_seconds * 1000)
         with line_errors():
-            self._release(args=[event_id, token, self._worker_name, delay_ms, newest_token])
+            self._link.call(ScriptName.RELEASE, event_id, token, self._worker_name, delay_ms, newest_token)
 
     def remove_strays(self, event_id: str) -> int:
         """Clear the head of RQ's list of what does not wait in the line; gives how many were foreign."""
         with line_errors():
-            foreign = self._remove_strays(
-                args=[event_id, self._settings.failure_ttl_seconds, encode_exception(_FOREIGN_JOB)]
+            foreign = self._link.call(
+                ScriptName.REMOVE_STRAYS,
+                event_id,
+                self._settings.failure_ttl_seconds,
+                encode_exception(_FOREIGN_JOB),
             )
         return cast(int, foreign)
 
@@ -190,11 +190,11 @@ class Consumer:
         with line_errors():
             if not self._client.set(keys.SWEEPER, self._worker_name, nx=True, ex=seconds):
                 return 0
-            cursor, found = cast(tuple[bytes, int], self._sweep(args=[b"0"]))
+            cursor, found = self._link.call(ScriptName.SWEEP, "0")
             while cursor != b"0":
-                cursor, made_ready = cast(tuple[bytes, int], self._sweep(args=[cursor]))
+                cursor, made_ready = self._link.call(ScriptName.SWEEP, cursor)
                 found += made_ready
-        return found
+        return cast(int, found)
 
 
 class Sleeper:
