@@ -57,9 +57,18 @@ class Stack:
 
     def start_worker(self, name: str = "worker-1") -> None:
         """Start a worker."""
+        self._exits.enter_context(self.worker(name))
+
+    @contextmanager
+    def worker(self, name: str = "worker-1") -> Iterator[None]:
+        """A worker for the length of the block."""
         command = [sys.executable, "-m", "worker"]
-        log = self.directory / f"{name}.log"
-        self.processes[name] = self._exits.enter_context(running(command, self.environment, log))
+        with running(command, self.environment, self.directory / f"{name}.log") as process:
+            self.processes[name] = process
+            try:
+                yield
+            finally:
+                del self.processes[name]
 
     def check(self) -> None:
         """Raise BenchmarkError if a process has ended."""

@@ -105,26 +105,32 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
     )
 
 
-def drain(onsale: Stack, commands: int, event: EventRecord | None = None) -> tuple[float, dict[str, float]]:
-    """Fill a line, start a worker; commands per second from its first batch on, and processor seconds."""
+def drain(
+    onsale: Stack, commands: int, event: EventRecord | None = None, *, prefix: str = "user"
+) -> tuple[float, dict[str, float]]:
+    """Fill a line, then let a worker drain it; commands per second and processor seconds.
+
+    Both from its first batch on. Who books has not booked before: their names begin with `prefix`.
+    """
     event = event or onsale.make_event()
-    onsale.fill(event.id, commands)
+    onsale.fill(event.id, commands, prefix=prefix)
     client = onsale.line()
-    onsale.start_worker()
-    deadline = time.monotonic() + DRAIN_SECONDS_MAX
-    begun = before = event.applied_position
-    while before == begun:
-        before = onsale.applied(client, event.id)
-        time.sleep(0.002)
-    started, used = time.monotonic(), onsale.processor_seconds()
-    while onsale.applied(client, event.id) < begun + commands:
-        onsale.check()
-        if time.monotonic() > deadline:
-            raise BenchmarkError(f"the line was not drained in {DRAIN_SECONDS_MAX:.0f} s")
-        time.sleep(0.01)
-    seconds = time.monotonic() - started
+    begun = before = onsale.applied(client, event.id)
+    with onsale.worker():
+        deadline = time.monotonic() + DRAIN_SECONDS_MAX
+        while before == begun:
+            before = onsale.applied(client, event.id)
+            time.sleep(0.002)
+        started, used = time.monotonic(), onsale.processor_seconds()
+        while onsale.applied(client, event.id) < begun + commands:
+            onsale.check()
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"the line was not drained in {DRAIN_SECONDS_MAX:.0f} s")
+            time.sleep(0.01)
+        seconds = time.monotonic() - started
+        used = used_between(used, onsale.processor_seconds())
     client.close()
-    return (begun + commands - before) / seconds, used_between(used, onsale.processor_seconds())
+    return (begun + commands - before) / seconds, used
 
 
 def _copy_limit(rows: int) -> float:
