@@ -25,7 +25,7 @@ MEASURES: dict[str, Measure] = {
         run=hot_event.run, seconds=lambda o: (o.rounds > 1) * 90 + o.rounds * 4 * (o.seconds + 5)
     ),
     "accepts": Measure(run=accepts.run, seconds=lambda o: o.rounds * 3 * (o.seconds + 4)),
-    "drain": Measure(run=drain.run, seconds=lambda o: 30 + o.rounds * (12 + o.line / 4_000)),
+    "drain": Measure(run=drain.run, seconds=lambda o: (o.rounds > 1) * 50 + o.rounds * (6 + o.line / 10_000)),
     "steady": Measure(run=latency.run_steady, seconds=lambda o: (o.rounds + 1) * (o.seconds + 8)),
     "stampede": Measure(run=latency.run_stampede, seconds=lambda o: o.rounds * 16),
     "reads": Measure(run=reads.run, seconds=lambda o: 2 * o.seconds + 8),

@@ -18,12 +18,18 @@ from local.servers import PostgresServer, ValkeyServer
 
 FSYNC_SAMPLES = 200
 FSYNC_BLOCK = bytes(8192)
+WORK_STEPS = 20_000
+WORK_SECONDS = 6.0
+"""Long enough to see a machine that is slowed down from outside now and then."""
 MUST_BE_ON = ("fsync", "synchronous_commit", "full_page_writes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What a reader needs to know to compare the figures with their own."""
+    """What a reader needs to know to compare the figures with their own.
+
+    `work_p99` and `work_worst`: how many times its median the same work takes while nothing else runs.
+    """
 
     processor: str
     cores: int
@@ -37,6 +43,8 @@ class Machine:
     valkey_appendfsync: str
     fsync_us_p50: float
     fsync_us_p99: float
+    work_p99: float
+    work_worst: float
 
 
 def describe_machine(directory: Path, wrk: str) -> Machine:
@@ -46,6 +54,7 @@ def describe_machine(directory: Path, wrk: str) -> Machine:
         BenchmarkError: PostgreSQL or Valkey would not make durable what it says is done.
     """
     fsync_us_p50, fsync_us_p99 = _fsync_us(directory)
+    work_p99, work_worst = _slowness()
     valkey_version, appendfsync = _describe_valkey(directory / "valkey")
     return Machine(
         processor=_processor(),
@@ -60,6 +69,8 @@ def describe_machine(directory: Path, wrk: str) -> Machine:
         valkey_appendfsync=appendfsync,
         fsync_us_p50=round(fsync_us_p50),
         fsync_us_p99=round(fsync_us_p99),
+        work_p99=round(work_p99, 1),
+        work_worst=round(work_worst, 1),
     )
 
 
@@ -117,6 +128,17 @@ def _fsync_us(directory: Path) -> tuple[float, float]:
             samples.append((time.perf_counter() - started) * 1e6)
     path.unlink()
     return statistics.median(samples), statistics.quantiles(samples, n=100)[98]
+
+
+def _slowness() -> tuple[float, float]:
+    """99th percentile and worst of the time that the same work takes, in its medians."""
+    samples = []
+    ends_at = time.perf_counter() + WORK_SECONDS
+    while (started := time.perf_counter()) < ends_at:
+        sum(range(WORK_STEPS))
+        samples.append(time.perf_counter() - started)
+    median = statistics.median(samples)
+    return statistics.quantiles(samples, n=100)[98] / median, max(samples) / median
 
 
 def _processor() -> str:
