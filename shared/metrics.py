@@ -79,7 +79,8 @@ BATCH_WAIT_SECONDS = Histogram(
 PHASE_SECONDS = Histogram(
     "onsale_phase_seconds",
     "Time in a phase of a worker's round: claim, where it did not sleep before; lock, prefetch, rules and"
-    " write of the transaction (with its commit); complete.",
+    " write of the transaction (with its commit), of which a small batch that is decided from memory has only"
+    " the last two; complete.",
     ("phase",),
     buckets=_PHASE_SECONDS,
     registry=_REGISTRY,
