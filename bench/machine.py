@@ -28,7 +28,7 @@ MUST_BE_ON = ("fsync", "synchronous_commit", "full_page_writes")
 class Machine:
     """What a reader needs to know to compare the figures with their own.
 
-    `work_p99` and `work_worst`: how many times its median the same work takes while nothing else runs.
+    `work_p99` and `work_worst`: how many times its median the same work takes before the run.
     """
 
     processor: str
@@ -53,6 +53,7 @@ def describe_machine(directory: Path, wrk: str) -> Machine:
     Raises:
         BenchmarkError: PostgreSQL or Valkey would not make durable what it says is done.
     """
+    load_average = os.getloadavg()[0]
     fsync_us_p50, fsync_us_p99 = _fsync_us(directory)
     work_p99, work_worst = _slowness()
     valkey_version, appendfsync = _describe_valkey(directory / "valkey")
@@ -60,7 +61,7 @@ def describe_machine(directory: Path, wrk: str) -> Machine:
         processor=_processor(),
         cores=len(os.sched_getaffinity(0)),
         memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        load_average_before=round(os.getloadavg()[0], 2),
+        load_average_before=round(load_average, 2),
         kernel=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         wrk=wrk,

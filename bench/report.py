@@ -127,7 +127,7 @@ def _conditions(machine: Machine, measured_at: str) -> str:
         f" {machine.kernel}; load average before the run {machine.load_average_before}. Disk: write and"
         " fdatasync"
         f" of 8 KiB in {machine.fsync_us_p50:,.0f} µs (median), {machine.fsync_us_p99:,.0f} µs (99th"
-        " percentile). Processor, with nothing else running: the same work takes"
+        " percentile). Processor, before the run: the same work takes"
         f" {machine.work_p99:.1f} times its median at the 99th percentile, {machine.work_worst:.1f} times at"
         " worst."
         f" Python {machine.python}, PostgreSQL {machine.postgresql}, Valkey {machine.valkey}, {machine.wrk}."

@@ -53,10 +53,10 @@ COMMANDS_FROM_MEMORY_MAX = 32
 """Commands of a batch that a worker decides without reading; for a larger one a round trip is little."""
 
 EVENTS_REMEMBERED_MAX = 100
-"""Events that a worker remembers at a time; past it, it forgets all and begins again."""
+"""Events that a worker remembers at a time."""
 
 USERS_REMEMBERED_MAX = 100_000
-"""Users whose tickets a worker remembers at a time, of all events together; some 15 MB."""
+"""Users whose tickets a worker remembers at a time, of all events together; 15 MB or so, 70 at most."""
 
 REDIS_CONNECTIONS_MAX = 50
 """Connections of one API process for reading; more readers wait for one to be free."""

@@ -85,6 +85,14 @@ PHASE_SECONDS = Histogram(
     buckets=_PHASE_SECONDS,
     registry=_REGISTRY,
 )
+_BATCHES_FROM_MEMORY = Counter(
+    "onsale_batches_from_memory_total",
+    "Batches decided without reading, by outcome: written, or refused by PostgreSQL and then read.",
+    ("outcome",),
+    registry=_REGISTRY,
+)
+BATCHES_WRITTEN_FROM_MEMORY = _BATCHES_FROM_MEMORY.labels("written")
+BATCHES_REFUSED_FROM_MEMORY = _BATCHES_FROM_MEMORY.labels("refused")
 CLAIMS = Counter("onsale_claims_total", "Claims on events.", registry=_REGISTRY)
 TAKEOVERS = Counter(
     "onsale_takeovers_total",
@@ -100,7 +108,7 @@ CLAIMS_GIVEN_UP = Counter(
 REDIS_ERRORS = Counter("onsale_redis_errors_total", "Calls of Redis that failed.", registry=_REGISTRY)
 DATABASE_ERRORS = Counter(
     "onsale_database_errors_total",
-    "Transactions that failed, by reason: unavailable, locked or refused.",
+    "Transactions that failed, by reason: unavailable, locked or refused (but not one decided from memory).",
     ("reason",),
     registry=_REGISTRY,
 )

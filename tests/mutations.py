@@ -70,9 +70,9 @@ MUTATIONS = (
     ),
     Mutation(
         invariant="I2",
-        what="a user is refused for tickets that a worker only remembers",
+        what="a user is refused for what a worker only remembers",
         path="worker/batch.py",
-        old="decided.writes is None or OutcomeCode.USER_LIMIT_EXCEEDED in _counted(decided.records.entries)",
+        old="decided.writes is None or set(decided.outcomes) != {OutcomeCode.BOOKED}",
         new="decided.writes is None",
         test="tests/integration/test_memory.py",
     ),

@@ -42,7 +42,7 @@ from shared.records import (
 )
 from shared.seals import extended_digest, ledger_line, sealed
 from worker.memory import Memory, Remembered
-from worker.phases import Phase, Phases
+from worker.phases import Phase, Phases, count_from_memory
 from worker.records import BatchRecords, batch_records, ledger_record
 
 
@@ -81,6 +81,7 @@ class _Decided:
     records: BatchRecords
     after: EventRecord
     writes: BatchWrites | None
+    outcomes: Mapping[OutcomeCode, int]
     applied_at: datetime
 
 
@@ -138,10 +139,10 @@ def _apply_from_memory(
     waiting: Sequence[WaitingCommand],
     token: int,
 ) -> AppliedBatch | None:
-    """Apply commands to an event as it is remembered, in one round trip; None if that would not be right.
+    """Book for all of a batch as its event is remembered, in one round trip; None if it must be read first.
 
-    Who is not remembered to hold tickets is thought to hold none, and PostgreSQL refuses what is over a
-    limit. So nobody is refused here for what they hold: that is read first.
+    Who is not remembered to hold tickets is thought to hold none. PostgreSQL finds out where they are booked
+    over their limit; where nobody is booked it looks at nothing, so whoever is refused must be read first.
     """
     phases = Phases(clock)
     event = remembered.event
@@ -156,14 +157,17 @@ def _apply_from_memory(
         bookings={},
     )
     decided = _decide(clock, event, {}, state, waiting, token)
-    if decided.writes is None or OutcomeCode.USER_LIMIT_EXCEEDED in _counted(decided.records.entries):
+    if decided.writes is None or set(decided.outcomes) != {OutcomeCode.BOOKED}:
         return None
     phases.end(Phase.RULES)
     try:
         database.transact(batches.write_all_if(event, decided.writes), prepares=batches.PREPARED)
     except WriteRefused:
+        count_from_memory(written=False)
         return None
-    phases.end(Phase.WRITE)
+    finally:
+        phases.end(Phase.WRITE)
+    count_from_memory(written=True)
     return _applied(decided, waiting, {})
 
 
@@ -216,10 +220,17 @@ def _decide(
     state, outcomes = apply_batch(state, [each.command for each in fresh])
     applied_at = clock.now()
     records = batch_records(event, bookings, fresh, outcomes, applied_at)
-    if not records.entries:
-        return _Decided(state=state, records=records, after=event, writes=None, applied_at=applied_at)
-    writes = _writes(event, _after(event, state, records, token, applied_at), records)
-    return _Decided(state=state, records=records, after=writes.event, writes=writes, applied_at=applied_at)
+    writes = (
+        _writes(event, _after(event, state, records, token, applied_at), records) if records.entries else None
+    )
+    return _Decided(
+        state=state,
+        records=records,
+        after=event if writes is None else writes.event,
+        writes=writes,
+        outcomes=_counted(records.entries),
+        applied_at=applied_at,
+    )
 
 
 def _applied(
@@ -231,7 +242,7 @@ def _applied(
         view=event_view(decided.after),
         applied_position=decided.after.applied_position,
         fresh=len(entries),
-        outcomes=_counted(entries),
+        outcomes=decided.outcomes,
         event=decided.after,
         holdings=decided.state.holdings,
     )

@@ -22,7 +22,7 @@ class Remembered:
 
 
 class Memory:
-    """Of a bounded number of events and users; past the bound everything is forgotten."""
+    """Of a bounded number of events and users; past a bound what was kept longest ago is forgotten."""
 
     def __init__(self) -> None:
         self._events: dict[str, Remembered] = {}
@@ -39,11 +39,12 @@ class Memory:
         """Remember an event as a batch left it, with the tickets of its users besides those known before."""
         known = {} if before is None else before.holdings
         known.update(holdings)
-        if (
+        if len(known) > limits.USERS_REMEMBERED_MAX:
+            known = {}
+        while self._events and (
             len(self._events) >= limits.EVENTS_REMEMBERED_MAX
             or self._users + len(known) > limits.USERS_REMEMBERED_MAX
         ):
-            self._events.clear()
-            self._users, known = 0, {}
+            self.take(next(iter(self._events)))
         self._events[event.id] = Remembered(event, known)
         self._users += len(known)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from shared.clock import Clock
-from shared.metrics import PHASE_SECONDS
+from shared.metrics import BATCHES_REFUSED_FROM_MEMORY, BATCHES_WRITTEN_FROM_MEMORY, PHASE_SECONDS
 
 
 class Phase(StrEnum):
@@ -19,11 +19,16 @@ class Phase(StrEnum):
     RULES = "rules"
     """What they decide, and the text of what is to be written."""
     WRITE = "write"
-    """All that is written, and the commit."""
+    """All that is written, and the commit; from memory also the connection, the time limits and the lock."""
     COMPLETE = "complete"
 
 
 _OBSERVE = {phase: PHASE_SECONDS.labels(phase.value).observe for phase in Phase}
+
+
+def count_from_memory(*, written: bool) -> None:
+    """Count a batch that was decided from memory, and whether PostgreSQL wrote it so."""
+    (BATCHES_WRITTEN_FROM_MEMORY if written else BATCHES_REFUSED_FROM_MEMORY).inc()
 
 
 class Phases:

@@ -30,11 +30,11 @@ ROWS_AT_ONCE = 100_000
 _OLD_ROWS = """
 SET LOCAL session_replication_role = replica;
 INSERT INTO bookings SELECT id, '{event_id}', 'old' || n, 1, 'active', now(), now()
-FROM (SELECT n, ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid AS id
+FROM (SELECT n, ('01900000-0000-7000-8000-' || lpad(to_hex(n + {others}), 12, '0'))::uuid AS id
       FROM generate_series({first}, {last}) AS n) AS rows;
 INSERT INTO ledger SELECT id, '{event_id}', n, 'book', jsonb_build_object('v', 1, 'kind', 'book',
     'user_id', 'old' || n, 'ticket_count', 1), 'booked', NULL, id, now(), now()
-FROM (SELECT n, ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid AS id
+FROM (SELECT n, ('01900000-0000-7000-8000-' || lpad(to_hex(n + {others}), 12, '0'))::uuid AS id
       FROM generate_series({first}, {last}) AS n) AS rows;
 """
 
@@ -122,13 +122,10 @@ def _in_turn(small: Callable[[int], float], large: Callable[[int], float]) -> _P
 def _drained_behind_ledgers(rows: int) -> _Pair:
     """Drain an event that has sold few tickets before, and one that has sold so many."""
     with _stacks() as (small, large):
-        events = [
-            _write_old_rows(onsale, onsale.make_event(total_tickets=10_000_000).id, count)
-            for onsale, count in ((small, ROWS_SMALL), (large, rows))
-        ]
+        long = _event_that_sold(large, rows)
         return _in_turn(
-            lambda turn: drain(small, SAMPLE, events[0], prefix=f"turn{turn}-")[0],
-            lambda turn: drain(large, SAMPLE, events[1], prefix=f"turn{turn}-")[0],
+            lambda turn: drain(small, SAMPLE, _event_that_sold(small, ROWS_SMALL, turn * ROWS_SMALL))[0],
+            lambda turn: drain(large, SAMPLE, long, prefix=f"turn{turn}-")[0],
         )
 
 
@@ -145,11 +142,13 @@ def _stacks() -> Iterator[tuple[Stack, Stack]]:
         yield small, large
 
 
-def _write_old_rows(onsale: Stack, event_id: str, rows: int) -> EventRecord:
+def _event_that_sold(onsale: Stack, rows: int, others: int = 0) -> EventRecord:
+    """An event with so many rows in its ledger; `others` have been written for events before it."""
+    event_id = onsale.make_event(total_tickets=10_000_000).id
     with closing(psycopg2.connect(onsale.postgres.url)) as connection, connection.cursor() as cursor:
         for first in range(1, rows + 1, ROWS_AT_ONCE):
             last = min(rows, first + ROWS_AT_ONCE - 1)
-            cursor.execute(_OLD_ROWS.format(event_id=event_id, first=first, last=last))
+            cursor.execute(_OLD_ROWS.format(event_id=event_id, first=first, last=last, others=others))
             connection.commit()
         cursor.execute(
             "SET session_replication_role = replica;"

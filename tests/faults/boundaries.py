@@ -214,7 +214,7 @@ def _request_name(command: Any) -> str:
 def _statement_name(sql: Any) -> str:
     text = sql.decode() if isinstance(sql, bytes) else str(sql)
     words = text.split()
-    if "onsale_expect_event" in text:
+    if text.startswith("BEGIN;") and ("onsale_expect_event" in text or "as it was remembered" in text):
         return FROM_MEMORY
     if words[0] == "SELECT" and "FROM" in words:
         lock = " for update" if "UPDATE" in words else ""

@@ -33,7 +33,6 @@ EXPECTED = [
     OutcomeCode.WITHDRAWN,
     OutcomeCode.USER_LIMIT_EXCEEDED,
     OutcomeCode.BOOKED,
-    OutcomeCode.NOT_ENOUGH_TICKETS,
 ]
 
 

@@ -28,7 +28,6 @@ from shared.settings import Settings
 from tests.builders import assert_books_balance, create_event, outcomes_in_ledger, tamper
 from tests.faults.boundaries import Boundaries, no_action, watch_database
 from worker.batch import AppliedBatch, apply_to_database
-from worker.memory import Memory
 
 CLOCK = SystemClock()
 
@@ -274,10 +273,8 @@ def test_behind_a_pooler_statements_are_sent_as_text(
 
     with pytest.raises(DatabaseUnavailable):
         apply(pooled, event, [booking(1)])
-    memory = Memory()
-    for position in (1, 2):
-        batch = apply_to_database(pooled, CLOCK, event.id, [booking(position)], 1, memory)
-        assert batch.fresh == 1
+    assert apply(pooled, event, [booking(1)]).fresh == 1
+    assert apply(pooled, event, [booking(2)]).fresh == 1
     assert_books_balance(database, event.id)
     pooled.close()
 

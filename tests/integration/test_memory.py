@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 from msgspec.structs import replace
+from sqlalchemy import text
 
 from shared import limits
 from shared.clock import SystemClock
+from shared.database import batches, statements
 from shared.database.engine import Database
+from shared.database.prepared import Statement
 from shared.domain import BookTickets, CommandKind
-from shared.errors import StaleClaim
+from shared.errors import DatabaseUnavailable, EventLocked, StaleClaim
 from shared.identifiers import new_id
 from shared.line.codec import WaitingCommand, book_payload
-from shared.metrics import DATABASE_ERRORS
+from shared.metrics import BATCHES_REFUSED_FROM_MEMORY, DATABASE_ERRORS
 from shared.records import EventRecord
 from shared.settings import Settings
-from tests.builders import assert_books_balance, create_event, tamper
+from tests.builders import assert_books_balance, create_event, tamper, wait_until
 from tests.faults.boundaries import FROM_MEMORY, Boundaries, no_action, watch_database
 from worker.batch import AppliedBatch, apply_to_database
-from worker.memory import Memory
+from worker.memory import Memory, Remembered
 
 CLOCK = SystemClock()
 TOKEN = 7
@@ -31,6 +36,7 @@ class Worker:
 
     def __init__(self, settings: Settings, event: EventRecord) -> None:
         self.database = Database(settings, connections_max=1)
+        self.settings = settings
         self.memory = Memory()
         self.event_id = event.id
         self._boundaries = Boundaries(no_action)
@@ -86,12 +92,23 @@ def test_a_small_batch_after_another_is_one_round_trip(
     assert_books_balance(database, worker.event_id)
 
 
-def test_who_gets_no_ticket_any_more_is_told_so_from_memory(worker: Worker, database: Database) -> None:
-    buyers = [booking(position, f"user{position}") for position in range(2, 13)]
-    assert worker.outcomes(buyers) == ["booked"] * 9 + ["not-enough-tickets"] * 2
-    assert worker.outcomes([booking(13, "late")]) == ["not-enough-tickets"]
-    assert worker.requests == [FROM_MEMORY]
-    assert_books_balance(database, worker.event_id)
+def test_who_is_refused_is_read_first(
+    settings: Settings, worker: Worker, database: Database, event: EventRecord
+) -> None:
+    """The limit is asked before the tickets, and where nobody is booked PostgreSQL looks at no limit."""
+    forgetful = Worker(settings, event)
+    others = [booking(position, f"user{position}") for position in range(2, 10)]
+    forgetful.apply(others)
+    assert forgetful.outcomes([booking(10, "bob"), booking(11, "ann"), booking(12, "ann")]) == [
+        "booked",
+        "not-enough-tickets",
+        "not-enough-tickets",
+    ]
+    tamper(database, f"UPDATE events SET max_tickets_per_user = 1 WHERE id = '{event.id}'")
+    forgetful.apply([booking(13, "cid")])
+    assert forgetful.outcomes([booking(14, "ann")]) == ["user-limit-exceeded"]
+    assert FROM_MEMORY not in forgetful.requests
+    forgetful.database.close()
 
 
 @pytest.mark.parametrize(
@@ -127,13 +144,15 @@ def test_an_event_that_is_gone_is_not_booked_from_memory(worker: Worker, databas
 def test_the_limit_holds_for_users_that_are_not_remembered(
     settings: Settings, worker: Worker, database: Database, event: EventRecord
 ) -> None:
-    """And PostgreSQL's refusal of what was decided from memory is no error to tell the operator of."""
+    """And PostgreSQL's refusal of what was decided from memory is no error, but it is counted."""
     forgetful = Worker(settings, event)
     forgetful.apply([booking(2, "bob")])
     errors = DATABASE_ERRORS.labels("refused")._value.get()
+    refused = BATCHES_REFUSED_FROM_MEMORY._value.get()
     assert forgetful.outcomes([booking(3, "ann", 2), booking(4, "cid")]) == ["user-limit-exceeded", "booked"]
     assert forgetful.requests[0] == FROM_MEMORY
     assert DATABASE_ERRORS.labels("refused")._value.get() == errors
+    assert BATCHES_REFUSED_FROM_MEMORY._value.get() == refused + 1
     assert_books_balance(database, event.id)
     forgetful.database.close()
 
@@ -181,7 +200,7 @@ def test_a_command_that_got_a_second_position_is_not_applied_twice(
 def test_another_consumer_between_two_claims_is_reckoned_with(
     settings: Settings, worker: Worker, database: Database, event: EventRecord
 ) -> None:
-    """By its token where it has given the event back, by PostgreSQL where it is still at work."""
+    """By its token where this claim is newer than its, by PostgreSQL where it is older."""
     other = Worker(settings, event)
     other.apply([booking(2, "bob")], TOKEN + 1)
     assert worker.outcomes([booking(3, "cid")], TOKEN + 2) == ["booked"]
@@ -189,8 +208,51 @@ def test_another_consumer_between_two_claims_is_reckoned_with(
     other.apply([booking(4, "dan")], TOKEN + 3)
     with pytest.raises(StaleClaim):
         worker.apply([booking(4, "eve")], TOKEN + 2)
+    assert worker.requests[0] == FROM_MEMORY
     assert_books_balance(database, event.id)
     other.database.close()
+
+
+def test_a_change_that_was_waited_for_is_seen(worker: Worker, database: Database) -> None:
+    with ThreadPoolExecutor(1) as pool, database.transaction() as connection:
+        connection.execute(text("UPDATE events SET sales_closed = true"))
+        applied = pool.submit(worker.outcomes, [booking(2, "bob")])
+        waits = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        with database.engine.connect() as looking:
+            wait_until(lambda: looking.execute(waits).scalar_one() == 1)
+        connection.commit()
+        assert applied.result(30) == ["sales-closed"]
+    assert worker.requests[0] == FROM_MEMORY
+
+
+def test_a_row_that_others_hold_is_waited_for_no_longer_than_it_may(
+    settings: Settings, database: Database, event: EventRecord
+) -> None:
+    impatient = Worker(settings.model_copy(update={"lock_timeout_ms": 50}), event)
+    impatient.apply([booking(1, "ann")])
+    with database.transaction() as connection:
+        statements.lock_event(connection, event.id)
+        with pytest.raises(EventLocked):
+            impatient.apply([booking(2, "bob")])
+    assert impatient.requests[0] == FROM_MEMORY
+    assert impatient.outcomes([booking(2, "bob")]) == ["booked"]
+    assert_books_balance(database, event.id)
+    impatient.database.close()
+
+
+def test_behind_a_pooler_too(worker: Worker, database: Database) -> None:
+    with closing(Database(worker.settings, connections_max=1)) as pooled:
+        with pooled.transaction_from(Statement(["DEALLOCATE ALL"]), prepares=batches.PREPARED):
+            pass
+        boundaries = Boundaries(no_action)
+        watch_database(pooled, boundaries)
+        with pytest.raises(DatabaseUnavailable):
+            apply_to_database(pooled, CLOCK, worker.event_id, [booking(2, "bob")], TOKEN, worker.memory)
+        apply_to_database(pooled, CLOCK, worker.event_id, [booking(2, "bob")], TOKEN, worker.memory)
+        boundaries.watching = True
+        apply_to_database(pooled, CLOCK, worker.event_id, [booking(3, "cid")], TOKEN, worker.memory)
+    assert boundaries.names == [f"before {FROM_MEMORY}", f"after {FROM_MEMORY}"]
+    assert_books_balance(database, worker.event_id)
 
 
 def test_after_a_failure_the_event_is_read(worker: Worker, database: Database) -> None:
@@ -204,19 +266,17 @@ def test_the_memory_is_bounded(event: EventRecord, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(limits, "EVENTS_REMEMBERED_MAX", 2)
     monkeypatch.setattr(limits, "USERS_REMEMBERED_MAX", 3)
     memory = Memory()
-    others = [replace(event, id=id) for id in "abc"]
-    for other in others:
-        memory.keep(other, {}, None)
-    assert [memory.take(id) is not None for id in "abc"] == [False, False, True]
-    memory.keep(others[0], {"ann": 1, "bob": 1}, None)
-    memory.keep(others[1], {"ann": 1, "bob": 1}, None)
-    first, second = memory.take("a"), memory.take("b")
-    assert first is None
-    assert second is not None
-    assert second.holdings == {}
-    memory.keep(others[0], {"ann": 1, "bob": 1, "cid": 2}, None)
-    again = memory.take("a")
-    assert again is not None
-    memory.keep(others[0], {"ann": 2}, again)
-    assert memory.take("a") == again
-    assert again.holdings == {"ann": 2, "bob": 1, "cid": 2}
+    first, second, third = (replace(event, id=id) for id in "abc")
+    for each in (first, second, third):
+        memory.keep(each, {}, None)
+    assert [memory.take(id) is not None for id in "abc"] == [False, True, True]
+    memory.keep(first, {"ann": 1, "bob": 1}, None)
+    memory.keep(second, {"ann": 1, "bob": 1}, None)
+    assert memory.take("a") is None
+    kept = memory.take("b")
+    assert kept == Remembered(second, {"ann": 1, "bob": 1})
+    memory.keep(second, {"ann": 2, "cid": 1}, kept)
+    kept = memory.take("b")
+    assert kept == Remembered(second, {"ann": 2, "bob": 1, "cid": 1})
+    memory.keep(second, {"dan": 1}, kept)
+    assert memory.take("b") == Remembered(second, {})
