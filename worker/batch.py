@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from operator import attrgetter
 
-from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from shared import limits
-from shared.clock import Clock, format_time
+from shared.clock import Clock
 from shared.database import batches, statements
-from shared.database.batches import BatchWrites
 from shared.database.engine import Database
 from shared.domain import (
     BookTickets,
@@ -22,7 +18,6 @@ from shared.domain import (
     EventState,
     Outcome,
     OutcomeCode,
-    apply_batch,
 )
 from shared.errors import OutOfTurn, StaleClaim, WriteRefused
 from shared.line.codec import WaitingCommand, repeated
@@ -36,14 +31,13 @@ from shared.records import (
     OutcomeDetail,
     booking_state,
     event_view,
-    job_result,
     sale_terms,
-    with_terms,
 )
-from shared.seals import extended_digest, ledger_line, sealed
+from shared.seals import ledger_line
+from worker.decision import Decision, counted, decide, results_of
 from worker.memory import Memory, Remembered
 from worker.phases import Phase, Phases, count_from_memory
-from worker.records import BatchRecords, batch_records, ledger_record
+from worker.records import ledger_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,18 +65,6 @@ class _Prefetched:
     fresh: Sequence[WaitingCommand]
     bookings: Mapping[str, BookingRecord]
     state: EventState
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Decided:
-    """What is to be written of a batch, and the state after it; `after` is the event as it is stored then."""
-
-    state: EventState
-    records: BatchRecords
-    after: EventRecord
-    writes: BatchWrites | None
-    outcomes: Mapping[OutcomeCode, int]
-    applied_at: datetime
 
 
 def apply_to_database(
@@ -156,7 +138,7 @@ def _apply_from_memory(
         },
         bookings={},
     )
-    decided = _decide(clock, event, {}, state, waiting, token)
+    decided = decide(event, {}, state, waiting, token, clock.now())
     if decided.writes is None or set(decided.outcomes) != {OutcomeCode.BOOKED}:
         return None
     phases.end(Phase.RULES)
@@ -201,7 +183,7 @@ def _read_and_apply(
         _refuse_stale_claim(event, token)
         prefetched = _prefetch(connection, event, holdings, waiting, look_up_all=look_up_all)
         phases.end(Phase.PREFETCH)
-        decided = _decide(clock, event, prefetched.bookings, prefetched.state, prefetched.fresh, token)
+        decided = decide(event, prefetched.bookings, prefetched.state, prefetched.fresh, token, clock.now())
         if decided.writes is not None:
             transaction.ending = batches.write_all(decided.writes)
         phases.end(Phase.RULES)
@@ -209,55 +191,18 @@ def _read_and_apply(
     return _applied(decided, waiting, prefetched.recorded)
 
 
-def _decide(
-    clock: Clock,
-    event: EventRecord,
-    bookings: Mapping[str, BookingRecord],
-    state: EventState,
-    fresh: Sequence[WaitingCommand],
-    token: int,
-) -> _Decided:
-    state, outcomes = apply_batch(state, [each.command for each in fresh])
-    applied_at = clock.now()
-    records = batch_records(event, bookings, fresh, outcomes, applied_at)
-    writes = (
-        _writes(event, _after(event, state, records, token, applied_at), records) if records.entries else None
-    )
-    return _Decided(
-        state=state,
-        records=records,
-        after=event if writes is None else writes.event,
-        writes=writes,
-        outcomes=_counted(records.entries),
-        applied_at=applied_at,
-    )
-
-
 def _applied(
-    decided: _Decided, waiting: Sequence[WaitingCommand], recorded: Mapping[str, LedgerRecord]
+    decided: Decision, waiting: Sequence[WaitingCommand], recorded: Mapping[str, LedgerRecord]
 ) -> AppliedBatch:
     entries = decided.records.entries
     return AppliedBatch(
-        results=_results(waiting, recorded, entries, decided.applied_at),
+        results=results_of(waiting, recorded, entries, decided.applied_at),
         view=event_view(decided.after),
         applied_position=decided.after.applied_position,
         fresh=len(entries),
         outcomes=decided.outcomes,
         event=decided.after,
         holdings=decided.state.holdings,
-    )
-
-
-def _after(
-    event: EventRecord, state: EventState, records: BatchRecords, token: int, applied_at: datetime
-) -> EventRecord:
-    """The event as it is after a batch, but for its digests."""
-    return replace(
-        with_terms(event, state.terms),
-        available_tickets=state.available_tickets,
-        applied_position=event.applied_position + len(records.entries),
-        fencing_token=max(token, event.fencing_token),
-        updated_at=applied_at,
     )
 
 
@@ -355,52 +300,6 @@ def _find_bookings_to_cancel(
     return {booking.id: booking for booking in found.values() if booking.event_id == event.id}
 
 
-def _writes(before: EventRecord, after: EventRecord, records: BatchRecords) -> BatchWrites:
-    lines = [ledger_line(entry) for entry in records.entries]
-    digest = extended_digest(before.ledger_digest, lines)
-    return BatchWrites(
-        event=sealed(replace(after, ledger_digest=digest)),
-        changed=sale_terms(after) != sale_terms(before),
-        cancelled=list(records.cancelled),
-        made=list(records.made.values()),
-        ledger_lines=lines,
-    )
-
-
-def _results(
-    waiting: Sequence[WaitingCommand],
-    recorded: Mapping[str, LedgerRecord],
-    entries: Iterable[LedgerRecord],
-    applied_at: datetime,
-) -> list[tuple[str, JobResult]]:
-    """One result per command, in order."""
-    known = {**recorded, **{entry.job_id: entry for entry in entries}}
-    return [
-        (
-            command.command.id,
-            job_result(known[command.command.id])
-            if command.command.id in known
-            else _position_taken(applied_at),
-        )
-        for command in waiting
-    ]
-
-
-def _counted(entries: Iterable[LedgerRecord]) -> Mapping[OutcomeCode, int]:
-    return Counter(map(attrgetter("outcome"), entries))
-
-
-def _position_taken(applied_at: datetime) -> JobResult:
-    """Redis has lost what it had acknowledged and given a position twice; the first keeps it."""
-    return JobResult(
-        status=OutcomeCode.POSITION_TAKEN.job_status.value,
-        outcome=OutcomeCode.POSITION_TAKEN.value,
-        booking_id=None,
-        applied_at=format_time(applied_at),
-        detail=OutcomeDetail(reason="Redis gave this position twice; submit the command again"),
-    )
-
-
 def _fail_without_event(
     connection: Connection,
     event_id: str,
@@ -432,9 +331,9 @@ def _fail_without_event(
     if entries:
         batches.insert_ledger(connection, [ledger_line(entry) for entry in entries])
     return AppliedBatch(
-        results=_results(waiting, recorded, entries, applied_at),
+        results=results_of(waiting, recorded, entries, applied_at),
         view=None,
         applied_position=last_position + len(entries),
         fresh=len(entries),
-        outcomes=_counted(entries),
+        outcomes=counted(entries),
     )

@@ -1,0 +1,124 @@
+"""What is to be written of a batch and told of it, from what was read or remembered. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from operator import attrgetter
+
+from msgspec.structs import replace
+
+from shared.clock import format_time
+from shared.database.batches import BatchWrites
+from shared.domain import EventState, OutcomeCode, apply_batch
+from shared.line.codec import WaitingCommand
+from shared.records import (
+    BookingRecord,
+    EventRecord,
+    JobResult,
+    LedgerRecord,
+    OutcomeDetail,
+    job_result,
+    sale_terms,
+    with_terms,
+)
+from shared.seals import extended_digest, ledger_line, sealed
+from worker.records import BatchRecords, batch_records
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a batch comes to. `after` is the event as it is stored then; without `writes` nothing changes."""
+
+    state: EventState
+    records: BatchRecords
+    after: EventRecord
+    writes: BatchWrites | None
+    outcomes: Mapping[OutcomeCode, int]
+    applied_at: datetime
+
+
+def decide(
+    event: EventRecord,
+    bookings: Mapping[str, BookingRecord],
+    state: EventState,
+    fresh: Sequence[WaitingCommand],
+    token: int,
+    applied_at: datetime,
+) -> Decision:
+    """Let the rules decide what follows in the line of an event; `bookings` are those that it cancels."""
+    state, outcomes = apply_batch(state, [each.command for each in fresh])
+    records = batch_records(event, bookings, fresh, outcomes, applied_at)
+    writes = (
+        _writes(event, _after(event, state, records, token, applied_at), records) if records.entries else None
+    )
+    return Decision(
+        state=state,
+        records=records,
+        after=event if writes is None else writes.event,
+        writes=writes,
+        outcomes=counted(records.entries),
+        applied_at=applied_at,
+    )
+
+
+def _after(
+    event: EventRecord, state: EventState, records: BatchRecords, token: int, applied_at: datetime
+) -> EventRecord:
+    """The event as it is after a batch, but for its digests."""
+    return replace(
+        with_terms(event, state.terms),
+        available_tickets=state.available_tickets,
+        applied_position=event.applied_position + len(records.entries),
+        fencing_token=max(token, event.fencing_token),
+        updated_at=applied_at,
+    )
+
+
+def _writes(before: EventRecord, after: EventRecord, records: BatchRecords) -> BatchWrites:
+    lines = [ledger_line(entry) for entry in records.entries]
+    digest = extended_digest(before.ledger_digest, lines)
+    return BatchWrites(
+        event=sealed(replace(after, ledger_digest=digest)),
+        changed=sale_terms(after) != sale_terms(before),
+        cancelled=list(records.cancelled),
+        made=list(records.made.values()),
+        ledger_lines=lines,
+    )
+
+
+def results_of(
+    waiting: Sequence[WaitingCommand],
+    recorded: Mapping[str, LedgerRecord],
+    entries: Iterable[LedgerRecord],
+    applied_at: datetime,
+) -> list[tuple[str, JobResult]]:
+    """One result per command, in order."""
+    known = {**recorded, **{entry.job_id: entry for entry in entries}}
+    return [
+        (
+            command.command.id,
+            job_result(known[command.command.id])
+            if command.command.id in known
+            else _position_taken(applied_at),
+        )
+        for command in waiting
+    ]
+
+
+def counted(entries: Iterable[LedgerRecord]) -> Mapping[OutcomeCode, int]:
+    """How many there are of each outcome."""
+    return Counter(map(attrgetter("outcome"), entries))
+
+
+def _position_taken(applied_at: datetime) -> JobResult:
+    """Redis has lost what it had acknowledged and given a position twice; the first keeps it."""
+    return JobResult(
+        status=OutcomeCode.POSITION_TAKEN.job_status.value,
+        outcome=OutcomeCode.POSITION_TAKEN.value,
+        booking_id=None,
+        applied_at=format_time(applied_at),
+        detail=OutcomeDetail(reason="Redis gave this position twice; submit the command again"),
+    )
