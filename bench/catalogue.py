@@ -31,7 +31,9 @@ MEASURES: dict[str, Measure] = {
     "reads": Measure(run=reads.run, seconds=lambda o: 2 * o.seconds + 8),
     "scaling": Measure(run=scaling.run, seconds=lambda o: 3 * (10 + o.line / 4_000)),
     "quiet": Measure(run=quiet.run, seconds=lambda o: 45),
-    "growth": Measure(run=growth.run, seconds=lambda o: 60 + o.growth_rows / 15_000 + o.growth_line / 10_000),
+    "growth": Measure(
+        run=growth.run, seconds=lambda o: 240 + o.growth_rows / 50_000 + o.growth_line / 30_000
+    ),
     "memory": Measure(run=memory.run, seconds=lambda o: 10 + o.memory_seconds),
 }
 
