@@ -1,7 +1,8 @@
 """Breaks the code on purpose, one way for each invariant at least, and shows that a test notices.
 
 `python -m tests.mutations` copies the project, breaks the copy, runs the test that is named, and expects it
-to fail. With `--report FILE` the table goes between the marks in that file.
+to fail. Before that all these tests must pass in a copy that is whole. With `--report FILE` the table goes
+between the marks in that file.
 """
 
 from __future__ import annotations
@@ -17,8 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-COPIED = ("api", "local", "shared", "tests", "worker", "pyproject.toml", "README.md", "requirements")
+COPIED = (
+    "api",
+    "deploy",
+    "local",
+    "shared",
+    "tests",
+    "worker",
+    "pyproject.toml",
+    "README.md",
+    "requirements",
+)
 SECONDS_MAX = 300
+SECONDS_MAX_UNBROKEN = 900
 AT_ONCE = 2
 BEGIN, END = "<!-- mutations -->", "<!-- /mutations -->"
 
@@ -288,7 +300,7 @@ MUTATIONS = (
         invariant="I9",
         what="a client that has hung up is kept waiting",
         path="api/wait.py",
-        old="    listener.add_done_callback(partial(_end, reply))\n",
+        old="        listener.add_done_callback(partial(_end, reply))\n",
         new="",
         test="tests/integration/test_waiting.py",
     ),
@@ -337,6 +349,19 @@ MUTATIONS = (
 
 def caught_by(mutation: Mutation) -> str | None:
     """The first test that fails with this break, or None if none does."""
+    return _first_failure(mutation.test.split(), mutation)
+
+
+def failing_already(mutations: Sequence[Mutation]) -> str | None:
+    """The first of their tests that fails in a copy that nothing has broken: it could notice no break."""
+    return _first_failure(
+        sorted({test for mutation in mutations for test in mutation.test.split()}), None, SECONDS_MAX_UNBROKEN
+    )
+
+
+def _first_failure(
+    tests: Sequence[str], mutation: Mutation | None = None, seconds_max: float = SECONDS_MAX
+) -> str | None:
     with tempfile.TemporaryDirectory(prefix="onsale-mutation-") as folder:
         copy = Path(folder)
         for name in COPIED:
@@ -345,8 +370,9 @@ def caught_by(mutation: Mutation) -> str | None:
                 shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, copy / name)
-        broken = copy / mutation.path
-        broken.write_text(broken.read_text().replace(mutation.old, mutation.new))
+        if mutation is not None:
+            broken = copy / mutation.path
+            broken.write_text(broken.read_text().replace(mutation.old, mutation.new))
         command = [
             sys.executable,
             "-m",
@@ -355,14 +381,14 @@ def caught_by(mutation: Mutation) -> str | None:
             "-q",
             "-p",
             "no:cacheprovider",
-            *mutation.test.split(),
+            *tests,
         ]
         try:
             ended = subprocess.run(
-                command, cwd=copy, capture_output=True, text=True, timeout=SECONDS_MAX, check=False
+                command, cwd=copy, capture_output=True, text=True, timeout=seconds_max, check=False
             )
         except subprocess.TimeoutExpired:
-            return f"{mutation.test} (did not end)"
+            return f"{' '.join(tests)} (did not end)"
         return _failed_test(ended.stdout) if ended.returncode == 1 else None
 
 
@@ -389,6 +415,10 @@ def main() -> int:
     parser.add_argument("--only", default="", help="breaks whose description has this text")
     arguments = parser.parse_args()
     chosen = [mutation for mutation in MUTATIONS if arguments.only in mutation.what]
+    failing = failing_already(chosen)
+    if failing is not None:
+        print(f"{failing} fails without any break")
+        return 1
     caught = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for mutation, test in zip(chosen, pool.map(caught_by, chosen), strict=True):
