@@ -18,9 +18,9 @@ from shared.api_keys import ApiKey, Role, hash_secret, new_secret, write_token
 from shared.clock import SystemClock
 from shared.database import api_keys, statements
 from shared.database.engine import Database
-from shared.domain import BookingStatus, OutcomeCode, SaleTerms
+from shared.domain import BookingStatus, BookTickets, CommandKind, OutcomeCode, SaleTerms
 from shared.identifiers import new_id
-from shared.line.codec import book_payload
+from shared.line.codec import WaitingCommand, book_payload
 from shared.line.connections import connect, connect_async
 from shared.line.consumer import NO_CLAIM, Completion, Consumer, GiveBack, Sleeper
 from shared.line.presence import Presence
@@ -133,6 +133,18 @@ def make_key(
     with database.transaction() as connection:
         api_keys.insert_key(connection, key)
     return key, write_token(key.id, secret)
+
+
+def booking(position: int | None, user_id: str = "ann", ticket_count: int = 1) -> WaitingCommand:
+    """A booking as it stands in the line."""
+    now = SystemClock().now()
+    return WaitingCommand(
+        command=BookTickets(id=new_id(), user_id=user_id, ticket_count=ticket_count, accepted_at=now),
+        kind=CommandKind.BOOK,
+        payload=book_payload(user_id, ticket_count),
+        position=position,
+        accepted_at=now,
+    )
 
 
 def tamper(database: Database, statement: str) -> None:

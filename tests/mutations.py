@@ -389,7 +389,11 @@ def _first_failure(
             )
         except subprocess.TimeoutExpired:
             return f"{' '.join(tests)} (did not end)"
-        return _failed_test(ended.stdout) if ended.returncode == 1 else None
+        if ended.returncode == 1:
+            return _failed_test(ended.stdout)
+        if ended.returncode != 0 and mutation is None:
+            return f"{' '.join(tests)} (pytest ended with {ended.returncode})"
+        return None
 
 
 def _failed_test(output: str) -> str | None:

@@ -18,14 +18,14 @@ from shared.database import batches, statements
 from shared.database.batches import BatchWrites
 from shared.database.engine import Database
 from shared.database.prepared import Statement
-from shared.domain import BookTickets, CancelBooking, CommandKind, OutcomeCode, UnreadableCommand
+from shared.domain import CancelBooking, CommandKind, OutcomeCode, UnreadableCommand
 from shared.errors import DatabaseUnavailable, EventLocked, OutOfTurn, StaleClaim, WriteRefused
 from shared.identifiers import new_id
-from shared.line.codec import WaitingCommand, book_payload, cancel_payload
+from shared.line.codec import WaitingCommand, cancel_payload
 from shared.line.consumer import NO_CLAIM
 from shared.records import EventRecord
 from shared.settings import Settings
-from tests.builders import assert_books_balance, create_event, outcomes_in_ledger, tamper
+from tests.builders import assert_books_balance, booking, create_event, outcomes_in_ledger, tamper
 from tests.faults.boundaries import Boundaries, no_action, watch_database
 from worker.batch import AppliedBatch, apply_to_database
 
@@ -35,16 +35,6 @@ CLOCK = SystemClock()
 @pytest.fixture
 def event(database: Database) -> EventRecord:
     return create_event(database)
-
-
-def booking(position: int | None, user_id: str = "ann", ticket_count: int = 1) -> WaitingCommand:
-    return WaitingCommand(
-        command=BookTickets(id=new_id(), user_id=user_id, ticket_count=ticket_count, accepted_at=CLOCK.now()),
-        kind=CommandKind.BOOK,
-        payload=book_payload(user_id, ticket_count),
-        position=position,
-        accepted_at=CLOCK.now(),
-    )
 
 
 def cancellation(position: int, booking_id: str) -> WaitingCommand:

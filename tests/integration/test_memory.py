@@ -15,14 +15,12 @@ from shared.clock import SystemClock
 from shared.database import batches, statements
 from shared.database.engine import Database
 from shared.database.prepared import Statement
-from shared.domain import BookTickets, CommandKind
 from shared.errors import DatabaseUnavailable, EventLocked, StaleClaim
-from shared.identifiers import new_id
-from shared.line.codec import WaitingCommand, book_payload
+from shared.line.codec import WaitingCommand
 from shared.metrics import BATCHES_REFUSED_FROM_MEMORY, DATABASE_ERRORS
 from shared.records import EventRecord
 from shared.settings import Settings
-from tests.builders import assert_books_balance, create_event, tamper, wait_until
+from tests.builders import assert_books_balance, booking, create_event, tamper, wait_until
 from tests.faults.boundaries import FROM_MEMORY, Boundaries, no_action, watch_database
 from worker.batch import AppliedBatch, apply_to_database
 from worker.memory import Memory, Remembered
@@ -68,17 +66,6 @@ def worker(settings: Settings, event: EventRecord) -> Iterator[Worker]:
     worker.apply([booking(1, "ann")])
     yield worker
     worker.database.close()
-
-
-def booking(position: int | None, user_id: str, ticket_count: int = 1) -> WaitingCommand:
-    now = CLOCK.now()
-    return WaitingCommand(
-        command=BookTickets(id=new_id(), user_id=user_id, ticket_count=ticket_count, accepted_at=now),
-        kind=CommandKind.BOOK,
-        payload=book_payload(user_id, ticket_count),
-        position=position,
-        accepted_at=now,
-    )
 
 
 @pytest.mark.parametrize("token", [TOKEN, TOKEN + 1])
