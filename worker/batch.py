@@ -18,6 +18,7 @@ from shared.domain import (
     EventState,
     Outcome,
     OutcomeCode,
+    apply_batch,
 )
 from shared.errors import OutOfTurn, StaleClaim, WriteRefused
 from shared.line.codec import WaitingCommand, repeated
@@ -34,7 +35,7 @@ from shared.records import (
     sale_terms,
 )
 from shared.seals import ledger_line
-from worker.decision import Decision, counted, decide, results_of
+from worker.decision import Decision, counted, decision_of, results_of
 from worker.memory import Memory, Remembered
 from worker.phases import Phase, Phases, count_from_memory
 from worker.records import ledger_record
@@ -44,17 +45,21 @@ from worker.records import ledger_record
 class AppliedBatch:
     """What the database holds after a batch: the outcome of each command, in order, and the event.
 
-    `view` and `event` are None if the event does not exist. `fresh` counts the commands that were not applied
+    `event` and `view` are None if the event does not exist. `fresh` counts the commands that were not applied
     before, `outcomes` the same by outcome. `holdings` are the tickets of the users that the rules asked for.
     """
 
     results: Sequence[tuple[str, JobResult]]
-    view: EventView | None
     applied_position: int
     fresh: int
     outcomes: Mapping[OutcomeCode, int]
     event: EventRecord | None = None
     holdings: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def view(self) -> EventView | None:
+        """The event as others see it."""
+        return None if self.event is None else event_view(self.event)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,15 +100,20 @@ def apply_to_database(
         batch = _apply_from_memory(database, clock, remembered, waiting, token)
     if batch is None:
         batch = _apply(database, clock, event_id, waiting, token)
-    if batch.event is not None:
+    if batch.event is not None and _is_small(waiting):
         memory.keep(batch.event, batch.holdings, remembered)
     return batch
+
+
+def _is_small(waiting: Sequence[WaitingCommand]) -> bool:
+    """Whether a round trip is much next to the rest, so that memory is worth its keeping."""
+    return len(waiting) <= limits.COMMANDS_FROM_MEMORY_MAX
 
 
 def _only_books_next(event: EventRecord, waiting: Sequence[WaitingCommand], token: int) -> bool:
     """Whether commands are few, book, and come next, with nobody else's claim between ours and the last."""
     return (
-        len(waiting) <= limits.COMMANDS_FROM_MEMORY_MAX
+        _is_small(waiting)
         and event.fencing_token <= token <= event.fencing_token + 1
         and all(
             command.position == position
@@ -138,9 +148,10 @@ def _apply_from_memory(
         },
         bookings={},
     )
-    decided = decide(event, {}, state, waiting, token, clock.now())
-    if decided.writes is None or set(decided.outcomes) != {OutcomeCode.BOOKED}:
+    state, outcomes = apply_batch(state, [each.command for each in waiting])
+    if any(outcome.code is not OutcomeCode.BOOKED for outcome in outcomes):
         return None
+    decided = decision_of(event, {}, waiting, (state, outcomes), token, clock.now())
     phases.end(Phase.RULES)
     try:
         database.transact(batches.write_all_if(event, decided.writes), prepares=batches.PREPARED)
@@ -183,8 +194,10 @@ def _read_and_apply(
         _refuse_stale_claim(event, token)
         prefetched = _prefetch(connection, event, holdings, waiting, look_up_all=look_up_all)
         phases.end(Phase.PREFETCH)
-        decided = decide(event, prefetched.bookings, prefetched.state, prefetched.fresh, token, clock.now())
-        if decided.writes is not None:
+        fresh = prefetched.fresh
+        ruled = apply_batch(prefetched.state, [each.command for each in fresh])
+        decided = decision_of(event, prefetched.bookings, fresh, ruled, token, clock.now())
+        if fresh:
             transaction.ending = batches.write_all(decided.writes)
         phases.end(Phase.RULES)
     phases.end(Phase.WRITE)
@@ -194,14 +207,13 @@ def _read_and_apply(
 def _applied(
     decided: Decision, waiting: Sequence[WaitingCommand], recorded: Mapping[str, LedgerRecord]
 ) -> AppliedBatch:
-    entries = decided.records.entries
+    entries, event = decided.records.entries, decided.writes.event
     return AppliedBatch(
         results=results_of(waiting, recorded, entries, decided.applied_at),
-        view=event_view(decided.after),
-        applied_position=decided.after.applied_position,
+        applied_position=event.applied_position,
         fresh=len(entries),
         outcomes=decided.outcomes,
-        event=decided.after,
+        event=event,
         holdings=decided.state.holdings,
     )
 
@@ -332,7 +344,6 @@ def _fail_without_event(
         batches.insert_ledger(connection, [ledger_line(entry) for entry in entries])
     return AppliedBatch(
         results=results_of(waiting, recorded, entries, applied_at),
-        view=None,
         applied_position=last_position + len(entries),
         fresh=len(entries),
         outcomes=counted(entries),

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from shared.clock import format_time
 from shared.database.batches import BatchWrites
-from shared.domain import EventState, OutcomeCode, apply_batch
+from shared.domain import EventState, Outcome, OutcomeCode
 from shared.line.codec import WaitingCommand
 from shared.records import (
     BookingRecord,
@@ -30,35 +30,31 @@ from worker.records import BatchRecords, batch_records
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What a batch comes to. `after` is the event as it is stored then; without `writes` nothing changes."""
+    """What a batch comes to; where no command is fresh, nothing: `writes` has the event as it was."""
 
     state: EventState
     records: BatchRecords
-    after: EventRecord
-    writes: BatchWrites | None
+    writes: BatchWrites
     outcomes: Mapping[OutcomeCode, int]
     applied_at: datetime
 
 
-def decide(
+def decision_of(
     event: EventRecord,
     bookings: Mapping[str, BookingRecord],
-    state: EventState,
     fresh: Sequence[WaitingCommand],
+    ruled: tuple[EventState, Sequence[Outcome]],
     token: int,
     applied_at: datetime,
 ) -> Decision:
-    """Let the rules decide what follows in the line of an event; `bookings` are those that it cancels."""
-    state, outcomes = apply_batch(state, [each.command for each in fresh])
+    """What follows from what the rules made of these commands; `bookings` are those that they cancel."""
+    state, outcomes = ruled
     records = batch_records(event, bookings, fresh, outcomes, applied_at)
-    writes = (
-        _writes(event, _after(event, state, records, token, applied_at), records) if records.entries else None
-    )
+    after = _after(event, state, records, token, applied_at)
     return Decision(
         state=state,
         records=records,
-        after=event if writes is None else writes.event,
-        writes=writes,
+        writes=_writes(event, after, records) if fresh else _no_writes(event),
         outcomes=counted(records.entries),
         applied_at=applied_at,
     )
@@ -87,6 +83,10 @@ def _writes(before: EventRecord, after: EventRecord, records: BatchRecords) -> B
         made=list(records.made.values()),
         ledger_lines=lines,
     )
+
+
+def _no_writes(event: EventRecord) -> BatchWrites:
+    return BatchWrites(event=event, changed=False, cancelled=(), made=(), ledger_lines=())
 
 
 def results_of(

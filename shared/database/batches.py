@@ -11,75 +11,64 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection
+from sqlalchemy import Column, Connection, make_url
 
 from shared.database.prepared import Prepared, Statement, run
 from shared.database.statements import EVENT_COLUMNS
+from shared.database.tables import bookings, ledger
 from shared.domain import BookingStatus
 from shared.records import BookingRecord, EventRecord
 
-_EVENT_NAMES = tuple(column.name for column in EVENT_COLUMNS)
+_POSTGRESQL = make_url("postgresql+psycopg2://").get_dialect()()
+
+
+def _types(columns: Iterable[Column[Any]]) -> dict[str, str]:
+    """The types of columns as PostgreSQL names them."""
+    return {column.name: column.type.compile(dialect=_POSTGRESQL) for column in columns}
+
+
+_EVENT_TYPES = _types(EVENT_COLUMNS)
+_BOOKING_TYPES = _types(bookings.columns)
 
 # The columns of the ledger, in the order of `shared.seals.ledger_line`.
-_LEDGER_TYPES = {
-    "job_id": "uuid",
-    "event_id": "uuid",
-    "position": "bigint",
-    "kind": "text",
-    "payload": "jsonb",
-    "outcome": "text",
-    "detail": "jsonb",
-    "booking_id": "uuid",
-    "accepted_at": "timestamptz",
-    "applied_at": "timestamptz",
-    "trace": "text",
-}
+_LEDGER_TYPES = _types(
+    ledger.columns[name]
+    for name in (
+        "job_id",
+        "event_id",
+        "position",
+        "kind",
+        "payload",
+        "outcome",
+        "detail",
+        "booking_id",
+        "accepted_at",
+        "applied_at",
+        "trace",
+    )
+)
 _LEDGER_TEXTS = frozenset({"payload", "detail", "trace"})
 """Columns whose values may have characters that mean something in the text of an array."""
 _OF_THE_BATCH = frozenset({"event_id", "applied_at"})
 """Columns that have one value in all rows of a batch."""
 
 _UNCHANGING = frozenset({"id", "created_at"})
-_EXPECTED_TYPES = {
-    "name": "text",
-    "total_tickets": "integer",
-    "available_tickets": "integer",
-    "max_tickets_per_user": "integer",
-    "applied_position": "bigint",
-    "fencing_token": "bigint",
-    "updated_at": "timestamptz",
-    "ledger_digest": "bytea",
-    "seal": "bytea",
-    "organiser_id": "text",
-    "sales_open_at": "timestamptz",
-    "sales_closed": "boolean",
-    "archived_at": "timestamptz",
-}
-assert _EXPECTED_TYPES.keys() == set(_EVENT_NAMES) - _UNCHANGING
+_EXPECTED_NAMES = [name for name in _EVENT_TYPES if name not in _UNCHANGING]
 
 _TYPES = {
-    "event_id": "uuid",
-    "user_ids": "text[]",
-    "updated_at": "timestamptz",
-    "cancelled": "uuid[]",
-    "name": "text",
-    "total_tickets": "integer",
-    "available_tickets": "integer",
-    "sales_open_at": "timestamptz",
-    "sales_closed": "boolean",
-    "made_ids": "uuid[]",
-    "made_user_ids": "text[]",
-    "made_ticket_counts": "smallint[]",
-    "made_statuses": "text[]",
-    "applied_position": "bigint",
-    "fencing_token": "bigint",
-    "ledger_digest": "bytea",
-    "seal": "bytea",
+    **_EVENT_TYPES,
+    "event_id": _EVENT_TYPES["id"],
+    "user_ids": f"{_BOOKING_TYPES['user_id']}[]",
+    "cancelled": f"{_BOOKING_TYPES['id']}[]",
+    "made_ids": f"{_BOOKING_TYPES['id']}[]",
+    "made_user_ids": f"{_BOOKING_TYPES['user_id']}[]",
+    "made_ticket_counts": f"{_BOOKING_TYPES['ticket_count']}[]",
+    "made_statuses": f"{_BOOKING_TYPES['status']}[]",
     **{
         f"ledger_{name}": type if name in _OF_THE_BATCH else f"{type}[]"
         for name, type in _LEDGER_TYPES.items()
     },
-    **{f"expected_{name}": type for name, type in _EXPECTED_TYPES.items()},
+    **{f"expected_{name}": _EVENT_TYPES[name] for name in _EXPECTED_NAMES},
 }
 
 _EVENT_PARAMETERS = (
@@ -101,7 +90,7 @@ _LOCK_EVENT = Prepared("onsale_lock_event", "SELECT FROM events WHERE id = %(eve
 _READ_EVENT = Prepared(
     "onsale_read_event",
     f"""
-SELECT {", ".join(f"events.{name}" for name in _EVENT_NAMES)}, (
+SELECT {", ".join(f"events.{name}" for name in _EVENT_TYPES)}, (
     SELECT CAST(json_object_agg(held.user_id, held.tickets) AS text)
     FROM (SELECT user_id, sum(ticket_count) AS tickets FROM bookings
           WHERE event_id = %(event_id)s AND user_id = ANY(%(user_ids)s) AND status = 'active'
@@ -117,8 +106,8 @@ _EXPECT_EVENT = Prepared(
     "onsale_expect_event",
     f"""
 SELECT CAST(CASE (
-    SELECT ROW({", ".join(_EXPECTED_TYPES)})
-        IS NOT DISTINCT FROM ROW({", ".join(f"%(expected_{name})s" for name in _EXPECTED_TYPES)})
+    SELECT ROW({", ".join(_EXPECTED_NAMES)})
+        IS NOT DISTINCT FROM ROW({", ".join(f"%(expected_{name})s" for name in _EXPECTED_NAMES)})
     FROM events WHERE id = %(event_id)s FOR UPDATE
 ) WHEN true THEN '1' ELSE 'the event is not as it was remembered' END AS bigint)
 """,  # noqa: S608 (names of columns)
@@ -223,7 +212,7 @@ def event_and_holdings(rows: Sequence[tuple[Any, ...]]) -> tuple[EventRecord | N
     if not rows:
         return None, {}
     [(*values, holdings)] = rows
-    columns = dict(zip(_EVENT_NAMES, values, strict=True))
+    columns = dict(zip(_EVENT_TYPES, values, strict=True))
     columns |= {name: bytes(columns[name]) for name in ("ledger_digest", "seal")}
     event = EventRecord(**{**columns, "id": str(columns["id"])})
     return event, orjson.loads(holdings) if holdings else {}
@@ -256,7 +245,7 @@ def write_all_if(expected: EventRecord, writes: BatchWrites) -> Statement:
     The lock is held from that look at the event until the end, as by `lock_and_read`.
     """
     rest = write_all(writes)
-    expectation = {f"expected_{name}": getattr(expected, name) for name in _EXPECTED_TYPES}
+    expectation = {f"expected_{name}": getattr(expected, name) for name in _EXPECTED_NAMES}
     return Statement([_EXPECT_EVENT, *rest.parts], {**rest.parameters, **expectation})
 
 
