@@ -68,7 +68,7 @@ class Settings(BaseSettings):
             repr=False,
             validation_alias=AliasChoices("redis_url", "REDIS_URL"),
             pattern=r"^(redis|rediss|unix)://",
-            description="Redis 7.0 or newer, or Valkey, as redis://host:port/database",
+            description="Redis 7.0 or newer, or Valkey, as redis://host:port/database; rediss:// for TLS",
         ),
     ]
     durability: Annotated[
