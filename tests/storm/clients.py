@@ -205,7 +205,8 @@ class Client:
         sent_at = time.monotonic()
         try:
             response = await self._http.request(method, url, headers=headers, content=content)
-        except httpx.TransportError:
+        except (httpx.TransportError, AttributeError):
+            # The latter is how anyio tells of a connection that was cut as soon as it was made, on uvloop.
             self._journal.cut_off += 1
             return None
         if response.status_code in TRY_LATER:

@@ -118,6 +118,7 @@ class Storm:
         self._loop = loop
         self._say = say
         self._foreign_job_ids: set[str] = set()
+        self._clients_work: Future[None] | None = None
         self._started_at = time.monotonic()
         self._doing = "the API starts"
         self._next_progress_at = 0.0
@@ -173,7 +174,7 @@ class Storm:
     def _clients_at_work(self, events: Sequence[SaleEvent]) -> Iterator[None]:
         stopping = asyncio.Event()
         clients = self._make_clients(events, self._options.clients)
-        work = self._loop.submit(run_clients(clients, stopping))
+        self._clients_work = work = self._loop.submit(run_clients(clients, stopping))
         try:
             yield
             self._loop.call(_set(stopping))
@@ -273,10 +274,12 @@ class Storm:
         work.result()
 
     def _tend_for(self, seconds: float) -> None:
-        """Keep everything running for so long."""
+        """Keep everything running for so long. Raises what ended the clients, if something did."""
         deadline = time.monotonic() + seconds
         while True:
             self._cluster.tend()
+            if self._clients_work is not None and self._clients_work.done():
+                self._clients_work.result()
             self._show_progress_if_due()
             left = deadline - time.monotonic()
             if left <= 0:
