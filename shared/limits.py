@@ -50,7 +50,7 @@ ENQUEUE_BESIDE_MAX = 4
 """While no more commands than these are on their way to Redis, others leave beside them."""
 
 COMMANDS_FROM_MEMORY_MAX = 32
-"""Commands of a batch that a worker decides without reading; for a larger one a round trip is little."""
+"""Commands of a batch that is remembered, and decided without reading; a larger one gains little by it."""
 
 EVENTS_REMEMBERED_MAX = 100
 """Events that a worker remembers at a time."""

@@ -393,7 +393,7 @@ def _first_failure(
             try:
                 output, _ = process.communicate(timeout=seconds_max)
             except subprocess.TimeoutExpired:
-                _kill(process)
+                _end_with_its_servers(process)
                 return f"{' '.join(tests)} (did not end)"
         if process.returncode == 1:
             return _failed_test(output)
@@ -402,7 +402,7 @@ def _first_failure(
         return None
 
 
-def _kill(process: subprocess.Popen[str]) -> None:
+def _end_with_its_servers(process: subprocess.Popen[str]) -> None:
     """The servers that it has started end with it, but one that a test has frozen only once it goes on."""
     started = psutil.Process(process.pid).children(recursive=True)
     process.kill()

@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 
 HOST = "127.0.0.1"
 READ_BYTES = 65536
+START_SECONDS_MAX = 30.0
 
 
 def make_certificate(directory: Path) -> Path:
@@ -72,8 +73,8 @@ class TlsFront:
         """Take connections in the block, in a thread of its own."""
         thread = threading.Thread(target=self._run)
         thread.start()
-        self._listening.wait()
         try:
+            assert self._listening.wait(START_SECONDS_MAX), "nobody listens"
             yield
         finally:
             self._loop.call_soon_threadsafe(self._stopping.set)
@@ -97,9 +98,14 @@ class TlsFront:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
-        behind_reader, behind_writer = await asyncio.open_connection(HOST, self._port_behind)
-        self._open |= {writer, behind_writer}
-        await asyncio.gather(self._hand_on(reader, behind_writer), self._hand_on(behind_reader, writer))
+        self._open.add(writer)
+        try:
+            behind_reader, behind_writer = await asyncio.open_connection(HOST, self._port_behind)
+            self._open.add(behind_writer)
+            await asyncio.gather(self._hand_on(reader, behind_writer), self._hand_on(behind_reader, writer))
+        finally:
+            self._open.discard(writer)
+            writer.close()
 
     async def _hand_on(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         try:

@@ -82,8 +82,8 @@ def apply_to_database(
 ) -> AppliedBatch:
     """Apply commands to the database, each exactly once, and give the outcome of each.
 
-    A command that was applied before gives its recorded outcome again. With a `memory` of the batches before,
-    a small one that only books is written without reading anything first.
+    A command that was applied before gives its recorded outcome again. With a `memory` of the small batches
+    before, a small one that only books is written without reading anything first.
 
     Raises:
         StaleClaim: a newer consumer has worked on this event; nothing was applied.
@@ -151,7 +151,9 @@ def _apply_from_memory(
     state, outcomes = apply_batch(state, [each.command for each in waiting])
     if any(outcome.code is not OutcomeCode.BOOKED for outcome in outcomes):
         return None
-    decided = decision_of(event, {}, waiting, (state, outcomes), token, clock.now())
+    decided = decision_of(event, {}, waiting, state, outcomes, token, clock.now())
+    if decided.writes is None:
+        return None
     phases.end(Phase.RULES)
     try:
         database.transact(batches.write_all_if(event, decided.writes), prepares=batches.PREPARED)
@@ -161,7 +163,7 @@ def _apply_from_memory(
     finally:
         phases.end(Phase.WRITE)
     count_from_memory(written=True)
-    return _applied(decided, waiting, {})
+    return _applied(event, decided, waiting, {})
 
 
 def _apply(
@@ -195,19 +197,23 @@ def _read_and_apply(
         prefetched = _prefetch(connection, event, holdings, waiting, look_up_all=look_up_all)
         phases.end(Phase.PREFETCH)
         fresh = prefetched.fresh
-        ruled = apply_batch(prefetched.state, [each.command for each in fresh])
-        decided = decision_of(event, prefetched.bookings, fresh, ruled, token, clock.now())
-        if fresh:
+        state, outcomes = apply_batch(prefetched.state, [each.command for each in fresh])
+        decided = decision_of(event, prefetched.bookings, fresh, state, outcomes, token, clock.now())
+        if decided.writes is not None:
             transaction.ending = batches.write_all(decided.writes)
         phases.end(Phase.RULES)
     phases.end(Phase.WRITE)
-    return _applied(decided, waiting, prefetched.recorded)
+    return _applied(event, decided, waiting, prefetched.recorded)
 
 
 def _applied(
-    decided: Decision, waiting: Sequence[WaitingCommand], recorded: Mapping[str, LedgerRecord]
+    before: EventRecord,
+    decided: Decision,
+    waiting: Sequence[WaitingCommand],
+    recorded: Mapping[str, LedgerRecord],
 ) -> AppliedBatch:
-    entries, event = decided.records.entries, decided.writes.event
+    entries = decided.records.entries
+    event = before if decided.writes is None else decided.writes.event
     return AppliedBatch(
         results=results_of(waiting, recorded, entries, decided.applied_at),
         applied_position=event.applied_position,

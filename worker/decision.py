@@ -30,11 +30,11 @@ from worker.records import BatchRecords, batch_records
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What a batch comes to; where no command is fresh, nothing: `writes` has the event as it was."""
+    """What a batch comes to. Where no command is fresh there is nothing to write."""
 
     state: EventState
     records: BatchRecords
-    writes: BatchWrites
+    writes: BatchWrites | None
     outcomes: Mapping[OutcomeCode, int]
     applied_at: datetime
 
@@ -43,18 +43,21 @@ def decision_of(
     event: EventRecord,
     bookings: Mapping[str, BookingRecord],
     fresh: Sequence[WaitingCommand],
-    ruled: tuple[EventState, Sequence[Outcome]],
+    state: EventState,
+    outcomes: Sequence[Outcome],
     token: int,
     applied_at: datetime,
 ) -> Decision:
-    """What follows from what the rules made of these commands; `bookings` are those that they cancel."""
-    state, outcomes = ruled
+    """What follows from the outcomes of these commands and the state after them.
+
+    `bookings` are those that they cancel.
+    """
     records = batch_records(event, bookings, fresh, outcomes, applied_at)
-    after = _after(event, state, records, token, applied_at)
+    writes = _writes(event, _after(event, state, records, token, applied_at), records) if fresh else None
     return Decision(
         state=state,
         records=records,
-        writes=_writes(event, after, records) if fresh else _no_writes(event),
+        writes=writes,
         outcomes=counted(records.entries),
         applied_at=applied_at,
     )
@@ -83,10 +86,6 @@ def _writes(before: EventRecord, after: EventRecord, records: BatchRecords) -> B
         made=list(records.made.values()),
         ledger_lines=lines,
     )
-
-
-def _no_writes(event: EventRecord) -> BatchWrites:
-    return BatchWrites(event=event, changed=False, cancelled=(), made=(), ledger_lines=())
 
 
 def results_of(

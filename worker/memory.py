@@ -1,4 +1,4 @@
-"""What a worker remembers of the events that it worked on last, to decide small batches without reading.
+"""What a worker remembers of its last small batches, to decide small ones that follow without reading.
 
 Nothing rests on it: PostgreSQL writes a batch that was decided so only where the event still is as it was
 remembered, and counts every user's tickets itself (optimistic concurrency control, Kung and Robinson, 1981).
@@ -15,7 +15,7 @@ from shared.records import EventRecord
 
 @dataclass(slots=True)
 class Remembered:
-    """An event as the last batch left it, and the tickets of users, as far as they are remembered."""
+    """An event as a small batch left it, and the tickets of users, as far as they are remembered."""
 
     event: EventRecord
     holdings: dict[str, int]

@@ -28,6 +28,7 @@ def _types(columns: Iterable[Column[Any]]) -> dict[str, str]:
 
 
 _EVENT_TYPES = _types(EVENT_COLUMNS)
+_EVENT_NAMES = tuple(_EVENT_TYPES)
 _BOOKING_TYPES = _types(bookings.columns)
 
 # The columns of the ledger, in the order of `shared.seals.ledger_line`.
@@ -53,7 +54,7 @@ _OF_THE_BATCH = frozenset({"event_id", "applied_at"})
 """Columns that have one value in all rows of a batch."""
 
 _UNCHANGING = frozenset({"id", "created_at"})
-_EXPECTED_NAMES = [name for name in _EVENT_TYPES if name not in _UNCHANGING]
+_EXPECTED_NAMES = [name for name in _EVENT_NAMES if name not in _UNCHANGING]
 
 _TYPES = {
     **_EVENT_TYPES,
@@ -90,7 +91,7 @@ _LOCK_EVENT = Prepared("onsale_lock_event", "SELECT FROM events WHERE id = %(eve
 _READ_EVENT = Prepared(
     "onsale_read_event",
     f"""
-SELECT {", ".join(f"events.{name}" for name in _EVENT_TYPES)}, (
+SELECT {", ".join(f"events.{name}" for name in _EVENT_NAMES)}, (
     SELECT CAST(json_object_agg(held.user_id, held.tickets) AS text)
     FROM (SELECT user_id, sum(ticket_count) AS tickets FROM bookings
           WHERE event_id = %(event_id)s AND user_id = ANY(%(user_ids)s) AND status = 'active'
@@ -212,7 +213,7 @@ def event_and_holdings(rows: Sequence[tuple[Any, ...]]) -> tuple[EventRecord | N
     if not rows:
         return None, {}
     [(*values, holdings)] = rows
-    columns = dict(zip(_EVENT_TYPES, values, strict=True))
+    columns = dict(zip(_EVENT_NAMES, values, strict=True))
     columns |= {name: bytes(columns[name]) for name in ("ledger_digest", "seal")}
     event = EventRecord(**{**columns, "id": str(columns["id"])})
     return event, orjson.loads(holdings) if holdings else {}

@@ -47,8 +47,6 @@ class _Wire(asyncio.Protocol, ABC):
     async def give_back(self) -> None:
         """Close the connection; the pool opens it again when somebody wants one."""
         self.is_lost = True
-        # The end of TLS is not waited for: an event loop that ends before it can't.
-        self._transport.abort()
         await self._connection.disconnect(nowait=True)
         await self._pool.release(self._connection)
 

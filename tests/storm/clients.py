@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -203,10 +203,8 @@ class Client:
             headers = {**headers, "Content-Type": "application/json"}
         url = f"http://127.0.0.1:{self._random.choice(self._ports)}{path}"
         sent_at = time.monotonic()
-        try:
-            response = await self._http.request(method, url, headers=headers, content=content)
-        except (httpx.TransportError, AttributeError):
-            # The latter is how anyio tells of a connection that was cut as soon as it was made, on uvloop.
+        response = await answer_or_none(self._http.request(method, url, headers=headers, content=content))
+        if response is None:
             self._journal.cut_off += 1
             return None
         if response.status_code in TRY_LATER:
@@ -222,6 +220,19 @@ class Client:
 
     async def _pause_before_retry(self) -> None:
         await asyncio.sleep(self._random.uniform(0, RETRY_SECONDS_MAX))
+
+
+async def answer_or_none(request: Awaitable[httpx.Response]) -> httpx.Response | None:
+    """What a request was answered; None if its connection was cut or could not be made."""
+    try:
+        return await request
+    except httpx.TransportError:
+        return None
+    except AttributeError as error:
+        # anyio looks for the peer of a connection that uvloop has lost as soon as it was made.
+        if error.name != "getpeername":
+            raise
+        return None
 
 
 async def ask_for_the_rest(

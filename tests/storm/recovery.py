@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import httpx
 
 from shared.domain import CommandKind
+from tests.storm.clients import answer_or_none
 from tests.storm.journal import Journal, SentCommand, told_of
 
 WAIT_SECONDS = 5
@@ -49,15 +50,14 @@ class Probe:
     async def _is_applied(self, http: httpx.AsyncClient, command: SentCommand) -> bool:
         command.attempts += 1
         sent_at = time.monotonic()
-        try:
-            response = await http.post(
+        response = await answer_or_none(
+            http.post(
                 f"http://127.0.0.1:{next(self._ports)}/events/{self._event_id}/bookings",
                 json=command.payload,
                 headers={"Idempotency-Key": command.key, "Prefer": f"wait={WAIT_SECONDS}"},
             )
-        except httpx.TransportError:
-            return False
-        if response.status_code not in (201, 202):
+        )
+        if response is None or response.status_code not in (201, 202):
             return False
         command.told.append(told_of(sent_at, time.monotonic(), response.status_code, response.json()))
         return response.status_code == 201
