@@ -434,6 +434,8 @@ def main() -> int:
     parser.add_argument("--only", default="", help="breaks whose description has this text")
     arguments = parser.parse_args()
     chosen = [mutation for mutation in MUTATIONS if arguments.only in mutation.what]
+    if not chosen:
+        parser.error(f"no break has {arguments.only!r} in its description")
     failing = failing_already(chosen)
     if failing is not None:
         print(f"{failing} fails without any break")

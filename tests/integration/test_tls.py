@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from local.ports import free_port
 from local.servers import ValkeyServer
 from shared.database.engine import Database
 from shared.errors import LineUnavailable
@@ -18,27 +20,42 @@ from shared.line.consumer import Consumer
 from shared.line.link import Link
 from shared.settings import Settings
 from tests.builders import assert_books_balance, build_worker, create_event
+from tests.certificates import make_certificate
 from tests.serving import Serving, serving
-from tests.tls import HOST, TlsFront, make_certificate
+from tests.storm.loop_thread import LoopThread
+from tests.storm.proxy import Proxy, Traffic
 
 # The end of TLS takes a round trip, which a process that stops does not wait for everywhere.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 
+HOST = "127.0.0.1"
+
+
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    return make_certificate(tmp_path)
+    return make_certificate(tmp_path, HOST)
 
 
 @pytest.fixture
-def front(certificate: Path, valkey: ValkeyServer) -> Iterator[TlsFront]:
-    front = TlsFront(certificate, valkey.port)
-    with front.running():
-        yield front
+def loop() -> Iterator[LoopThread]:
+    with LoopThread() as loop:
+        yield loop
 
 
 @pytest.fixture
-def by_tls(settings: Settings, front: TlsFront, certificate: Path) -> Settings:
+def front(certificate: Path, valkey: ValkeyServer, loop: LoopThread) -> Iterator[Proxy]:
+    """What ends the TLS before Redis."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    front = Proxy(port=free_port(), target_port=valkey.port, tls=tls)
+    loop.call(front.start())
+    yield front
+    loop.call(front.close())
+
+
+@pytest.fixture
+def by_tls(settings: Settings, front: Proxy, certificate: Path) -> Settings:
     url = f"rediss://{HOST}:{front.port}/0?ssl_ca_certs={certificate}"
     return settings.model_copy(update={"redis_url": url})
 
@@ -66,7 +83,7 @@ def book(served: Serving, event_id: str, user_id: str) -> int:
     return answer.status_code
 
 
-def test_bookings_are_accepted_applied_and_told(served: Serving, front: TlsFront, database: Database) -> None:
+def test_bookings_are_accepted_applied_and_told(served: Serving, front: Proxy, database: Database) -> None:
     event = create_event(database)
     assert [book(served, event.id, user) for user in ("ann", "bob")] == [201, 201]
     assert front.accepted > 0
@@ -74,21 +91,20 @@ def test_bookings_are_accepted_applied_and_told(served: Serving, front: TlsFront
 
 
 def test_connections_that_are_cut_are_opened_again(
-    served: Serving, front: TlsFront, database: Database
+    served: Serving, front: Proxy, loop: LoopThread, database: Database
 ) -> None:
     event = create_event(database)
     assert book(served, event.id, "ann") == 201
     before = front.accepted
-    front.cut()
+    loop.call(front.switch(Traffic.CUT))
+    loop.call(front.switch(Traffic.FLOWS))
     assert book(served, event.id, "bob") == 201
     assert front.accepted > before
     assert_books_balance(database, event.id)
 
 
 @pytest.fixture(params=["of no known authority", "of another host"])
-def refused(
-    request: pytest.FixtureRequest, settings: Settings, front: TlsFront, certificate: Path
-) -> Settings:
+def refused(request: pytest.FixtureRequest, settings: Settings, front: Proxy, certificate: Path) -> Settings:
     """Where the certificate is not one to trust."""
     host, known = (
         (HOST, "") if "authority" in request.param else ("localhost", f"?ssl_ca_certs={certificate}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from shared.webhooks.records import MessageStatus, WebhookRecord
 from shared.webhooks.schedule import TRIES_MAX
 from shared.webhooks.secrets import new_secret
 from tests.builders import create_event, tamper, wait_until
+from tests.certificates import make_certificate
 from tests.receivers import Received, Receiver, running_receiver
 from tests.webhooks import (
     MovableClock,
@@ -388,17 +388,7 @@ def test_a_proxy_of_the_environment_is_not_used(
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate of `shop.example`, and its key, made by openssl."""
-    folder = tmp_path_factory.mktemp("certificate")
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-    command += ["-nodes", "-days", "2", "-subj", "/CN=shop.example"]
-    command += ["-addext", "subjectAltName=DNS:shop.example"]
-    command += ["-keyout", str(folder / "key.pem"), "-out", str(folder / "certificate.pem")]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("openssl is not installed")
-    return folder
+    return make_certificate(tmp_path_factory.mktemp("certificate"), "shop.example")
 
 
 @pytest.mark.parametrize(("host", "taken"), [("shop.example", True), ("other.example", False)])
@@ -406,10 +396,10 @@ def test_a_target_must_show_the_certificate_of_the_host_in_its_url(
     database: Database, settings: Settings, event: EventRecord, certificate: Path, host: str, taken: bool
 ) -> None:
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    serving.load_cert_chain(certificate / "certificate.pem", certificate / "key.pem")
+    serving.load_cert_chain(certificate)
     asked: list[str | None] = []
     serving.sni_callback = lambda _socket, name, _context: asked.append(name)
-    trusting = ssl.create_default_context(cafile=str(certificate / "certificate.pem"))
+    trusting = ssl.create_default_context(cafile=str(certificate))
     with running_receiver(serving) as secure:
         webhook = register(database, event, f"https://{host}:{secure.port}/hook")
         tell(database, event, "ann")

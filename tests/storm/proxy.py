@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from enum import StrEnum
 
 CHUNK_BYTES = 65_536
@@ -19,10 +20,12 @@ class Traffic(StrEnum):
 
 
 class Proxy:
-    """Listens on a port of 127.0.0.1 and forwards to another one."""
+    """Listens on a port of 127.0.0.1 and forwards to another one; with `tls` it ends that of its clients."""
 
-    def __init__(self, *, port: int, target_port: int) -> None:
+    def __init__(self, *, port: int, target_port: int, tls: ssl.SSLContext | None = None) -> None:
         self.port = port
+        self.accepted = 0
+        self._tls = tls
         self._target_port = target_port
         self._traffic = Traffic.FLOWS
         self._moving = asyncio.Event()
@@ -32,7 +35,7 @@ class Proxy:
 
     async def start(self) -> None:
         """Accept connections."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
 
     async def close(self) -> None:
         """Accept no more, and end what is open."""
@@ -56,6 +59,7 @@ class Proxy:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
         self._writers.add(writer)
         try:
             await self._moving.wait()
