@@ -61,7 +61,7 @@ def path_of(event: EventRecord) -> str:
 
 def shown_once(client: httpx.Client, event: EventRecord) -> Document:
     with client.stream("GET", path_of(event), params={"snapshots": 1}) as answer:
-        (shown,) = told(answer)
+        (shown,) = (each for each in told(answer) if each.name)
     return shown.job
 
 
