@@ -15,8 +15,9 @@ from psycopg2.errors import (
     FeatureNotSupported,
     InvalidSqlStatementName,
     LockNotAvailable,
+    ReadOnlySqlTransaction,
 )
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, text
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -63,6 +64,8 @@ _UNAVAILABLE = (
     DuplicatePreparedStatement,
     # A migration has changed what a kept plan gives; on another connection it is made anew.
     FeatureNotSupported,
+    # It has become a standby, or was set to read only, as some do when their disk is nearly full.
+    ReadOnlySqlTransaction,
 )
 _REFUSED = (IntegrityError, DataError, psycopg2.IntegrityError, psycopg2.DataError)
 
@@ -116,8 +119,8 @@ class Database:
 
         Raises:
             EventLocked: another transaction holds the lock of a row for too long.
-            DatabaseUnavailable: PostgreSQL can't be reached, ended the connection, or a time limit
-                passed.
+            DatabaseUnavailable: PostgreSQL can't be reached, ended the connection, takes no writes, or a
+                time limit passed.
             WriteRefused: a constraint was violated, or a value can't be stored.
         """
         engine = self._snapshots if snapshot else self.engine
@@ -252,7 +255,7 @@ def _our_errors(*, counts_refusals: bool = True) -> Iterator[None]:
 
 
 def _engine(settings: Settings, connections_max: int, **options: Any) -> Engine:
-    return create_engine(
+    engine = create_engine(
         settings.database_url.replace("postgresql://", "postgresql+psycopg2://", 1),
         pool_size=connections_max,
         max_overflow=0,
@@ -263,6 +266,14 @@ def _engine(settings: Settings, connections_max: int, **options: Any) -> Engine:
         },
         **options,
     )
+    event.listen(engine, "handle_error", _leave_if_read_only)
+    return engine
+
+
+def _leave_if_read_only(context: ExceptionContext) -> None:
+    """A connection that takes no writes would stay so; a new one may lead to the server that does."""
+    if isinstance(context.original_exception, ReadOnlySqlTransaction):
+        context.is_disconnect = True
 
 
 def _roll_back(connection: Connection) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from shared.database.tables import bookings, events, ledger
 from shared.domain import BookingStatus, CommandKind, OutcomeCode
+from shared.errors import DatabaseUnavailable
 from shared.records import BookingRecord, EventRecord, LedgerRecord
 
 EVENT_COLUMNS = (
@@ -125,8 +126,14 @@ def find_ledger_records(connection: Connection, job_ids: Iterable[str]) -> dict[
 
 
 def ping(connection: Connection) -> None:
-    """Ask PostgreSQL for a sign of life."""
-    connection.execute(text("SELECT 1"))
+    """Ask PostgreSQL whether it lives, and takes writes.
+
+    Raises:
+        DatabaseUnavailable: it only reads; another connection may lead to a server that writes.
+    """
+    if connection.execute(text("SHOW transaction_read_only")).scalar_one() == "on":
+        connection.invalidate()
+        raise DatabaseUnavailable("PostgreSQL takes no writes")
 
 
 def _uuid_array(ids: Iterable[str]) -> str:

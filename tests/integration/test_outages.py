@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
+import psycopg2
 import pytest
 import redis
 
@@ -36,6 +40,8 @@ from tests.builders import (
 )
 from tests.conftest import StartWorker
 from tests.processes import frozen
+
+CONCERT = {"name": "Concert", "total_tickets": 10}
 
 
 def post(api: httpx.Client, event_id: str, user_id: str, **headers: str) -> httpx.Response:
@@ -75,6 +81,54 @@ def test_work_goes_on_after_postgresql_was_frozen(
         accepted = [post(api, event.id, f"user{i}") for i in range(5)]
     assert [answer.status_code for answer in accepted] == [202] * 5
     wait_until(lambda: len(outcomes_in_ledger(database, event.id)) == 6)
+    assert_books_balance(database, event.id)
+
+
+@contextmanager
+def read_only(postgres: PostgresServer) -> Iterator[None]:
+    """PostgreSQL takes no writes, as a standby, or where its host stops them before its disk is full."""
+    name = urlsplit(postgres.url).path.lstrip("/")
+    with closing(
+        psycopg2.connect(postgres.url, options="-c default_transaction_read_only=off")
+    ) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+
+        cursor.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        try:
+            yield
+        finally:
+            # What is connected notices by itself.
+            cursor.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+
+
+def test_a_postgresql_that_takes_no_writes_is_waited_for(
+    api: httpx.Client,
+    postgres: PostgresServer,
+    database: Database,
+    start_worker: StartWorker,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    event = create_event(database)
+    start_worker()
+    assert post(api, event.id, "ann", Prefer="wait=10").status_code == 201
+    with read_only(postgres):
+        assert post(api, event.id, "bob").status_code == 202
+        # The first of them finds just that its connection was cut.
+        for _ in range(2):
+            made = api.post("/events", json=CONCERT)
+            assert made.status_code == 503
+            assert "retry-after" in made.headers
+        assert api.get("/ready").json()["status"] == "degraded"
+        wait_until(lambda: caplog.messages.count("work interrupted, trying again") >= 3)
+    wait_until(lambda: api.get("/ready").json()["status"] == "ready")
+    assert api.post("/events", json=CONCERT).status_code == 201
+    database.close_idle()
+    wait_until(lambda: len(outcomes_in_ledger(database, event.id)) == 2)
     assert_books_balance(database, event.id)
 
 
