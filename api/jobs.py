@@ -235,6 +235,16 @@ def _waiting_document(
     }
 
 
+def stays_so(job: JobDocument) -> bool:
+    """Whether the job with this id will be told like this for ever.
+
+    What came under the key of another command is told its refusal while Redis remembers it; after that the
+    id is the other's alone.
+    """
+    error = job["error"]
+    return job["done"] and (error is None or error["type"] != OutcomeCode.IDEMPOTENCY_KEY_REUSED)
+
+
 def commands_ahead(position: int, applied: int) -> int:
     """How many commands are before this one, where so many were applied."""
     return max(position - applied - 1, 0)

@@ -16,6 +16,7 @@ from api.problems import (
     body_too_large,
     event_archived,
     field_name,
+    idempotency_key_reused,
     internal_error,
     invalid_request,
     problem,
@@ -129,14 +130,7 @@ def onsale_error_response(error: OnsaleError, *, path: str) -> Response:
             )
             return problem_response(document, retry)
         case IdempotencyKeyReused():
-            return problem_response(
-                problem(
-                    "idempotency-key-reused",
-                    "Idempotency-Key used before",
-                    422,
-                    "This key came before with another request. Use a new key for a new command.",
-                )
-            )
+            return problem_response(idempotency_key_reused())
         case TooManyWebhooks():
             return problem_response(too_many_webhooks())
         case TemporarilyUnavailable() | EventLocked():

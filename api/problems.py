@@ -140,6 +140,16 @@ def too_many_webhooks() -> ProblemDocument:
     )
 
 
+def idempotency_key_reused() -> ProblemDocument:
+    """The caller has sent another command with this key."""
+    return problem(
+        "idempotency-key-reused",
+        "Idempotency-Key used before",
+        422,
+        "This key came before with another request. Use a new key for a new command.",
+    )
+
+
 def outcome_problem(result: JobResult) -> ProblemDocument | None:
     """The problem that a job's outcome is to its client, or None if the command succeeded."""
     detail = result["detail"]
@@ -205,6 +215,8 @@ def outcome_problem(result: JobResult) -> ProblemDocument | None:
                 409,
                 "This position repeats an earlier command. Ask for the job that was applied.",
             )
+        case OutcomeCode.IDEMPOTENCY_KEY_REUSED:
+            return idempotency_key_reused()
         case (
             OutcomeCode.COMMAND_UNREADABLE | OutcomeCode.EVENT_NOT_FOUND | OutcomeCode.POSITION_TAKEN
         ) as code:

@@ -60,6 +60,7 @@ class OutcomeCode(StrEnum):
     POSITION_TAKEN = "position-taken"
     WITHDRAWN = "withdrawn"
     REPEATED = "repeated"
+    IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused"
 
     @property
     def job_status(self) -> JobStatus:
@@ -83,6 +84,7 @@ _JOB_STATUS_OF_OUTCOME: Mapping[OutcomeCode, JobStatus] = {
     OutcomeCode.POSITION_TAKEN: JobStatus.FAILED,
     OutcomeCode.WITHDRAWN: JobStatus.WITHDRAWN,
     OutcomeCode.REPEATED: JobStatus.REJECTED,
+    OutcomeCode.IDEMPOTENCY_KEY_REUSED: JobStatus.REJECTED,
 }
 
 

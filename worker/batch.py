@@ -215,7 +215,7 @@ def _applied(
     entries = decided.records.entries
     event = before if decided.writes is None else decided.writes.event
     return AppliedBatch(
-        results=results_of(waiting, recorded, entries, decided.applied_at),
+        results=results_of(before.id, waiting, recorded, entries, decided.applied_at),
         applied_position=event.applied_position,
         fresh=len(entries),
         outcomes=decided.outcomes,
@@ -292,12 +292,13 @@ def _fresh_in_turn(
     """The commands that are to be applied now, which must have the positions that follow the last.
 
     One without a row in the ledger whose position is another's is left out; its outcome says so. One that has
-    a row and got a second position fills it as a repetition.
+    a row, or gets one in this batch, and got a second position fills it as a repetition.
     """
     fresh: list[WaitingCommand] = []
+    known = set(recorded)
     for command in waiting:
         next_position = event.applied_position + len(fresh) + 1
-        is_recorded = command.command.id in recorded
+        is_recorded = command.command.id in known
         if command.position is None:
             position = event.applied_position if is_recorded else next_position
         else:
@@ -307,6 +308,7 @@ def _fresh_in_turn(
         if position > next_position:
             raise OutOfTurn(f"position {position} waits where {next_position} comes next")
         fresh.append(repeated(command, position) if is_recorded else command)
+        known.add(command.command.id)
     return fresh
 
 
@@ -349,7 +351,7 @@ def _fail_without_event(
     if entries:
         batches.insert_ledger(connection, [ledger_line(entry) for entry in entries])
     return AppliedBatch(
-        results=results_of(waiting, recorded, entries, applied_at),
+        results=results_of(event_id, waiting, recorded, entries, applied_at),
         applied_position=last_position + len(entries),
         fresh=len(entries),
         outcomes=counted(entries),

@@ -16,6 +16,7 @@ from shared.domain import EventState, Outcome, OutcomeCode
 from shared.line.codec import WaitingCommand
 from shared.records import (
     BookingRecord,
+    CommandPayload,
     EventRecord,
     JobResult,
     LedgerRecord,
@@ -89,6 +90,7 @@ def _writes(before: EventRecord, after: EventRecord, records: BatchRecords) -> B
 
 
 def results_of(
+    event_id: str,
     waiting: Sequence[WaitingCommand],
     recorded: Mapping[str, LedgerRecord],
     entries: Iterable[LedgerRecord],
@@ -97,14 +99,26 @@ def results_of(
     """One result per command, in order."""
     known = {**recorded, **{entry.job_id: entry for entry in entries}}
     return [
-        (
-            command.command.id,
-            job_result(known[command.command.id])
-            if command.command.id in known
-            else _position_taken(applied_at),
-        )
+        (command.command.id, _result_of(event_id, command, known.get(command.command.id), applied_at))
         for command in waiting
     ]
+
+
+def _result_of(
+    event_id: str, command: WaitingCommand, entry: LedgerRecord | None, applied_at: datetime
+) -> JobResult:
+    if entry is None:
+        reason = "Redis gave this position twice; submit the command again"
+        return _told_apart_from_the_ledger(OutcomeCode.POSITION_TAKEN, reason, applied_at)
+    if entry.event_id != event_id or _differ(entry.payload, command.payload):
+        reason = "The key was sent before with another command"
+        return _told_apart_from_the_ledger(OutcomeCode.IDEMPOTENCY_KEY_REUSED, reason, applied_at)
+    return job_result(entry)
+
+
+def _differ(one: CommandPayload | None, other: CommandPayload | None) -> bool:
+    """Of what can't be read nobody can say so."""
+    return one is not None and other is not None and one != other
 
 
 def counted(entries: Iterable[LedgerRecord]) -> Mapping[OutcomeCode, int]:
@@ -112,12 +126,12 @@ def counted(entries: Iterable[LedgerRecord]) -> Mapping[OutcomeCode, int]:
     return Counter(map(attrgetter("outcome"), entries))
 
 
-def _position_taken(applied_at: datetime) -> JobResult:
-    """Redis has lost what it had acknowledged and given a position twice; the first keeps it."""
+def _told_apart_from_the_ledger(outcome: OutcomeCode, reason: str, applied_at: datetime) -> JobResult:
+    """What becomes of a command that has no row of its own: its position, or its id, is another's."""
     return JobResult(
-        status=OutcomeCode.POSITION_TAKEN.job_status.value,
-        outcome=OutcomeCode.POSITION_TAKEN.value,
+        status=outcome.job_status.value,
+        outcome=outcome.value,
         booking_id=None,
         applied_at=format_time(applied_at),
-        detail=OutcomeDetail(reason="Redis gave this position twice; submit the command again"),
+        detail=OutcomeDetail(reason=reason),
     )

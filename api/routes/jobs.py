@@ -13,7 +13,7 @@ from api.callers import Caller
 from api.conditional import IfNoneMatch, conditional_response, weak_etag
 from api.context import ApiContext, Context
 from api.job_stream import EVENT_SCHEMA, EXAMPLE, JobStream, is_told
-from api.jobs import JobDocument, await_job, find_job, known_job_id
+from api.jobs import JobDocument, await_job, find_job, known_job_id, stays_so
 from api.openapi import ADMISSION, JOB_HEADERS, NOT_MODIFIED, PREFERENCE_HEADERS, PROBLEMS, noted
 from api.prefer import Preference, PreferHeader
 from api.schemas import Job
@@ -22,8 +22,8 @@ from api.wait import hang_ups_of
 
 router = APIRouter(tags=["jobs"], responses=ADMISSION)
 
-_WAITING = {"Cache-Control": "private, no-cache"}
-_DONE = {"Cache-Control": "private, max-age=31536000, immutable"}
+_FOR_NOW = {"Cache-Control": "private, no-cache"}
+_FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 
 @router.head("/jobs/{job_id}", include_in_schema=False)
@@ -58,8 +58,9 @@ async def get_job(
             )
     else:
         job = (await find_job(context, caller, job_id)).document
-    kept = _DONE if job["done"] else {**_WAITING, "Retry-After": retry_after(job)}
-    headers = {**kept, **preference.headers(200)}
+    headers = {**(_FOR_EVER if stays_so(job) else _FOR_NOW), **preference.headers(200)}
+    if not job["done"]:
+        headers["Retry-After"] = retry_after(job)
     return conditional_response(job, headers, etag=weak_etag(job), if_none_match=if_none_match)
 
 

@@ -72,6 +72,7 @@ def tickets_returned(entry: LedgerRecord) -> int:
             | OutcomeCode.POSITION_TAKEN
             | OutcomeCode.WITHDRAWN
             | OutcomeCode.REPEATED
+            | OutcomeCode.IDEMPOTENCY_KEY_REUSED
         ):
             return 0
         case _:

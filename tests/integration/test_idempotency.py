@@ -7,16 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 import redis
+from rq.job import Job
+from rq.serializers import JSONSerializer
 
 from local.servers import PostgresServer, ValkeyServer
 from shared.clock import SystemClock
 from shared.database import statements
 from shared.database.engine import Database
-from shared.line.codec import book_payload
+from shared.identifiers import derived_id
+from shared.line.codec import book_payload, cancel_payload
 from shared.line.consumer import NO_CLAIM, Consumer
+from shared.line.keys import ORDER, RQ_JOB, RQ_RESULTS
 from shared.line.producer import Submission
 from shared.settings import Settings
 from tests.builders import (
+    apply_waiting,
     assert_books_balance,
     book,
     create_event,
@@ -201,5 +206,64 @@ def test_a_repetition_that_nobody_looked_up_fills_its_position_and_applies_nothi
         "repeated",
         "booked",
     ]
+    assert_books_balance(database, event.id)
+    assert violations(database) == []
+
+
+@pytest.mark.parametrize("kind", ["another user", "another event", "a cancellation"])
+def test_a_key_that_nobody_looked_up_is_not_told_the_result_of_another_command(
+    settings: Settings, api: httpx.Client, database: Database, redis_client: redis.Redis, kind: str
+) -> None:
+    event, other = create_event(database), create_event(database)
+    for each in (event, other):
+        seed(settings, each)
+    first = book(event.id, "ann")
+    submit(settings, [first])
+    apply_waiting(settings, database, redis_client, event.id)
+    # The result has expired, and then PostgreSQL is away for a moment.
+    redis_client.delete(f"{RQ_JOB}{first.job_id}", f"{RQ_RESULTS}{first.job_id}")
+    at, payload = {
+        "another user": (event, book_payload("bob", 1)),
+        "another event": (other, book_payload("ann", 1)),
+        "a cancellation": (event, cancel_payload(first.job_id)),
+    }[kind]
+    submit(settings, [Submission(job_id=first.job_id, event_id=at.id, payload=payload, unchecked=True)])
+    apply_waiting(settings, database, redis_client, at.id)
+    told = api.get(f"/jobs/{first.job_id}")
+    assert told.status_code == 200
+    assert (told.json()["status"], told.json()["booking"]) == ("rejected", None)
+    assert told.json()["error"]["type"] == "idempotency-key-reused"
+    assert "immutable" not in told.headers["cache-control"]
+    redis_client.delete(f"{RQ_JOB}{first.job_id}", f"{RQ_RESULTS}{first.job_id}")
+    assert api.get(f"/jobs/{first.job_id}").json()["booking"]["user_id"] == "ann"
+    assert [outcome for _, _, outcome in outcomes_in_ledger(database, at.id)][-1] == "repeated"
+    for each in (event, other):
+        assert_books_balance(database, each.id)
+    assert violations(database) == []
+
+
+@pytest.mark.parametrize("batch_commands_max", [1, 1_000])
+def test_a_key_sent_again_after_its_job_was_deleted_holds_up_nobody(
+    settings: Settings, database: Database, redis_client: redis.Redis, batch_commands_max: int
+) -> None:
+    """A tool of RQ deletes jobs, not their places in line: the command fails there, as it is told to fail."""
+    event = create_event(database)
+    seed(settings, event)
+    first, second, last = (book(event.id, user_id) for user_id in ("ann", "bob", "cid"))
+    submit(settings, [first, second])
+    Job.fetch(first.job_id, connection=redis_client, serializer=JSONSerializer).delete()
+    [again] = submit(settings, [first])
+    submit(settings, [last])
+    assert (again.position, again.known) == (3, False)
+    steps = settings.model_copy(update={"batch_commands_max": batch_commands_max})
+    for _ in range(4 // min(batch_commands_max, 4)):
+        apply_waiting(steps, database, redis_client, event.id)
+    assert [(job_id, outcome) for _, job_id, outcome in outcomes_in_ledger(database, event.id)] == [
+        (first.job_id, "command-unreadable"),
+        (second.job_id, "booked"),
+        (derived_id("repeat", first.job_id, "3"), "repeated"),
+        (last.job_id, "booked"),
+    ]
+    assert redis_client.llen(f"{ORDER}{event.id}") == 0
     assert_books_balance(database, event.id)
     assert violations(database) == []

@@ -283,6 +283,30 @@ def test_a_command_that_was_accepted_survives_the_loss_of_the_primary(
     assert [each.position for each in waiting] == [each.position for each in accepted]
 
 
+def test_a_command_sent_again_over_another_connection_waits_for_the_replica_too(
+    tmp_path: Path, settings: Settings, database: Database
+) -> None:
+    """Redis waits for what the connection that asks has written, and this one would write nothing."""
+    with ValkeyServer(tmp_path / "primary") as primary:
+        follows = {"replicaof": f"127.0.0.1 {primary.port}"}
+        with ValkeyServer(tmp_path / "replica", settings=follows) as replica:
+            changes = {"redis_url": primary.url, "durable_replicas": 1, "redis_timeout_seconds": 0.5}
+            durable = settings.model_copy(update=changes)
+            with connect(durable) as client:
+                wait_until(lambda: _is_on_the_disk_of_a_replica(client))
+            event = create_event(database)
+            seed(durable, event)
+            command = book(event.id, "ann")
+            assert replica.pid is not None
+            with frozen(replica.pid):
+                for _ in range(2):
+                    with pytest.raises(LineUnavailable, match="0 of 1 replicas"):
+                        submit(durable, [command])
+            patient = durable.model_copy(update={"redis_timeout_seconds": 10.0})
+            [acceptance] = submit(patient, [command])
+            assert (acceptance.position, acceptance.known) == (1, True)
+
+
 def _is_on_the_disk_of_a_replica(client: redis.Redis) -> bool:
     client.set("written", "now")
     _, replicas = client.waitaof(1, 1, 100)

@@ -19,6 +19,7 @@ const OUTCOMES = {
   "event-not-found": ["No such event", "badge-bad"],
   "position-taken": ["Position taken", "badge-bad"],
   repeated: ["Sent twice", ""],
+  "idempotency-key-reused": ["Key used before", "badge-bad"],
 };
 const element = (id) => document.getElementById(id);
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });

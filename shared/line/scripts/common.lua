@@ -70,15 +70,23 @@ local function release(event_id, worker, delay_ms)
 end
 
 -- Commands of the line after the first `skip`, without removing them: {id, data, created_at, position, marks, trace} each.
+-- The last in line has the position that was given last. A job that stands before its own position was deleted from
+-- outside and accepted again since: what it says belongs to the later place, and here nothing is known any more.
 local function peek(event_id, skip, count)
   if count == 0 then
     return {}
   end
   local ids = redis.call('LRANGE', K.order .. event_id, skip, skip + count - 1)
+  local accepted = tonumber(redis.call('HGET', K.event .. event_id, 'accepted')) or math.huge
+  local before = accepted - redis.call('LLEN', K.order .. event_id) + skip
   local commands = {}
   for index, id in ipairs(ids) do
     local fields = redis.call('HMGET', K.rq_job .. id, 'data', 'created_at', 'position', 'marks', 'trace')
-    commands[index] = {id, fields[1], fields[2], fields[3], fields[4], fields[5]}
+    if (tonumber(fields[3]) or 0) > before + index then
+      commands[index] = {id, false, false, false, false, false}
+    else
+      commands[index] = {id, fields[1], fields[2], fields[3], fields[4], fields[5]}
+    end
   end
   return commands
 end

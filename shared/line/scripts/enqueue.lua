@@ -63,6 +63,8 @@ for index = 3, #ARGV, 7 do
   local line = line_of(event_id)
   local known = redis.call('HMGET', K.rq_job .. job_id, 'position', 'data')
   if known[1] then
+    -- Written again, as replicas are waited for (WAITAOF) only for what the same connection has written.
+    redis.call('HSET', K.rq_job .. job_id, 'position', known[1])
     answer(KNOWN, tonumber(known[1]), line, known[2] or '')
   elseif not line.accepted then
     answer(UNKNOWN_EVENT, 0, line)
