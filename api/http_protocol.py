@@ -44,12 +44,14 @@ class HttpProtocol(HttpToolsProtocol):
     """Writes what is sent in one turn of the event loop together, and waits for nobody for ever."""
 
     _patience: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _is_in_head = True
     _is_whole = False
     _is_refused = False
     _is_lost = False
     _awaited: asyncio.Future[Any] | None = None
+    _answering: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin with a new connection."""
@@ -63,13 +65,21 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._wait_no_more()
+        self.resume_writing()
         self._is_lost = True
         if self._awaited is not None:
             self._awaited.cancel()
+        if self._answering is not None and not self._answering.response_complete:
+            # uvicorn tells only the newest request of a pipeline.
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what has arrived; a request that is not whole by then has so long to become so."""
+        """Take what has arrived; a request that is not whole by then has so long to become so.
+
+        That time does not run while an earlier one is answered: nothing may be read until then.
+        """
         if self._is_refused:
             return
         if self._is_in_head:
@@ -79,7 +89,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         if self._is_in_head and self._head_bytes > limits.REQUEST_HEAD_BYTES_MAX:
             self._refuse(head_too_large())
-        elif self._is_whole:
+        elif self._is_whole or self._answers_a_whole_request():
             self._wait_no_more()
         elif self._patience is None:
             self._begin_to_wait()
@@ -108,11 +118,30 @@ class HttpProtocol(HttpToolsProtocol):
         if not self._is_refused:
             super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """A request is answered; one that has begun behind it is waited for from now on."""
+        super().on_response_complete()
+        if not self._is_whole and self._patience is None and not self.transport.is_closing():
+            self._begin_to_wait()
+
+    def pause_writing(self) -> None:
+        """The client leaves answers unread, which it may do for a while."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(limits.UNREAD_SECONDS_MAX, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It reads."""
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+        super().resume_writing()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Begin to answer a request: a booking by the fast lane, anything else by the application.
 
         What is too much for uvicorn it lets something else refuse in the application's place.
         """
+        self._answering = cycle
         lane: FastLane | None = self.app_state.get(FAST_LANE)
         event_id = None if lane is None or app is not self.app else lane.event_of(cast(Scope, cycle.scope))
         if lane is None or event_id is None:
@@ -137,6 +166,11 @@ class HttpProtocol(HttpToolsProtocol):
         """What came is no HTTP."""
         self._refuse(not_http())
 
+    def _answers_a_whole_request(self) -> bool:
+        """Whether what arrives now belongs to a later request than the one that is being answered."""
+        answering = self._answering
+        return answering is not None and not answering.more_body and not answering.response_complete
+
     def _begin_to_wait(self) -> None:
         self._patience = self.loop.call_later(limits.REQUEST_SECONDS_MAX, self._lose_patience)
 
@@ -150,10 +184,16 @@ class HttpProtocol(HttpToolsProtocol):
         self._refuse(request_too_slow())
 
     def _refuse(self, document: ProblemDocument) -> None:
-        """Answer with a problem and hang up, whatever else was to come."""
+        """Answer with a problem and hang up, whatever else was to come.
+
+        An earlier request that is being answered gets its answer, as the last: it would be taken for that.
+        """
         self._is_refused = True
         self._wait_no_more()
-        if not self.transport.is_closing():
+        if self._answering is not None and self._answers_a_whole_request():
+            self._answering.keep_alive = False
+            self.pipeline.clear()
+        elif not self.transport.is_closing():
             self.transport.write(_answer(document))
             self.transport.close()
 

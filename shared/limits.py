@@ -19,6 +19,9 @@ REQUEST_HEADERS_MAX = 100
 REQUEST_SECONDS_MAX = 20.0
 """How long a request may take to arrive, from the connection or its first byte to its last."""
 
+UNREAD_SECONDS_MAX = 30.0
+"""How long a client may leave so many answers unread that no more fit into the buffers, before it is left."""
+
 CONNECTIONS_MAX = 20_000
 """Connections that one API process holds; each costs some kilobytes."""
 

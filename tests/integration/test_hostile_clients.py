@@ -105,6 +105,89 @@ def test_who_waits_for_a_result_is_not_taken_for_slow(
     assert answer.status_code == 202
 
 
+def booking(event_id: str, user_id: str, **headers: str) -> tuple[bytes, bytes]:
+    """Head and body of a request."""
+    body = json.dumps({"user_id": user_id, "ticket_count": 1}).encode()
+    more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = (
+        f"POST /events/{event_id}/bookings HTTP/1.1\r\nHost: onsale\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n{more}\r\n"
+    )
+    return head.encode(), body
+
+
+def test_what_comes_behind_a_request_that_is_answered_is_not_taken_for_slow(
+    served: Serving, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REQUEST_SECONDS_MAX", 0.3)
+    event = create_event(database)
+    first, second = booking(event.id, "ann", Prefer="wait=1"), booking(event.id, "bob", Connection="close")
+    with socket.create_connection(served.address, timeout=20) as connection:
+        # The server reads no further than the second head until it has answered the first.
+        connection.sendall(b"".join(first) + second[0])
+        wait_until(lambda: served.context.waiters.taken)
+        connection.sendall(second[1])
+        received = b""
+        while part := connection.recv(65_536):
+            received += part
+    assert received.count(b"HTTP/1.1 202 Accepted\r\n") == 2
+    assert received.count(b"HTTP/1.1") == 2
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [b"NO HTTP\r\n\r\n", b"GET /health HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n"],
+    ids=["no HTTP", "too many headers"],
+)
+@pytest.mark.parametrize("wait", [b"1", b"0"])
+def test_a_request_that_is_refused_does_not_take_the_answer_of_the_one_before_it(
+    served: Serving, database: Database, behind: bytes, wait: bytes
+) -> None:
+    event = create_event(database)
+    with socket.create_connection(served.address, timeout=20) as connection:
+        connection.sendall(b"".join(booking(event.id, "ann", Prefer=f"wait={wait.decode()}")) + behind)
+        received = b""
+        while part := connection.recv(65_536):
+            received += part
+    assert received.startswith(b"HTTP/1.1 202 Accepted\r\n")
+    assert is_well(served)
+
+
+@pytest.mark.parametrize("behind", [b"", HEAD + b"\r\n"], ids=["alone", "with another request behind it"])
+def test_a_stream_ends_when_its_client_hangs_up(
+    settings: Settings, database: Database, redis_client: redis.Redis, behind: bytes
+) -> None:
+    with serving(settings, http=ONE_WRITE, stream_heartbeat_seconds=0.1) as served:
+        event = create_event(database)
+        job = served.client.post(
+            f"/events/{event.id}/bookings", json={"user_id": "ann", "ticket_count": 1}
+        ).json()
+        with socket.create_connection(served.address, timeout=20) as connection:
+            stream = f"GET /jobs/{job['id']}/events HTTP/1.1\r\nHost: onsale\r\n\r\n"
+            connection.sendall(stream.encode() + behind)
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200 OK\r\n")
+            wait_until(lambda: served.context.streams.taken == 1)
+        wait_until(lambda: served.context.streams.taken == 0)
+
+
+def test_who_leaves_answers_unread_is_left(served: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "UNREAD_SECONDS_MAX", 0.3)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        connection.connect(served.address)
+        connection.settimeout(20)
+
+        def is_left() -> bool:
+            try:
+                connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: onsale\r\n\r\n")
+            except OSError:
+                return True
+            return False
+
+        wait_until(is_left)
+    assert is_well(served)
+
+
 def test_a_head_that_is_too_long_is_refused(served: Serving) -> None:
     endless = b"X-Long: " + b"x" * (limits.REQUEST_HEAD_BYTES_MAX + 1)
     status, document = answer_to(served.address, HEAD, endless)
