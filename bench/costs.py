@@ -23,7 +23,7 @@ from bench.load import book_for, ensure_wrk
 from bench.measures.latency import CONNECTIONS, PER_SECOND, STAMPEDE_TICKETS, book
 from bench.options import Options, scratch
 from bench.processes import REPOSITORY
-from bench.stack import Stack, stack, used_between
+from bench.stack import Stack, new_users, stack, used_between
 
 COSTS = REPOSITORY / "docs/costs.json"
 SECONDS = 4
@@ -138,7 +138,7 @@ def _stored(onsale: Stack) -> dict[str, float]:
     event = onsale.make_event()
     client = onsale.line()
     before = _sizes(onsale)
-    onsale.fill(event.id, STORED_COMMANDS)
+    onsale.fill(event.id, new_users(STORED_COMMANDS))
     onsale.start_worker()
     while onsale.applied(client, event.id) < STORED_COMMANDS:
         onsale.check()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,17 @@ class Stack:
         """Raise BenchmarkError if a process has ended."""
         check_alive(self.processes, self.directory)
 
+    def target(self) -> Target:
+        """Onsale as a peer is seen: over HTTP, and in its tables."""
+        return Target(
+            base_url=self.base_url,
+            database_url=self.postgres.url,
+            schema="public",
+            has_ledger=True,
+            check=self.check,
+            processor_seconds=self.processor_seconds,
+        )
+
     def line(self) -> Redis:
         """A client of the line."""
         return connect(self.settings)
@@ -140,18 +152,13 @@ class Stack:
 
         return asyncio.run(run())
 
-    def fill(self, event_id: str, commands: int, *, prefix: str = "user") -> None:
-        """Put bookings of different users on an event's line, without HTTP."""
+    def fill(self, event_id: str, users: Sequence[str]) -> None:
+        """Put a booking of each of these users on an event's line, without HTTP."""
 
         async def fill(producer: Producer) -> None:
-            for start in range(0, commands, SUBMITTED_AT_ONCE):
-                stop = min(commands, start + SUBMITTED_AT_ONCE)
-                await asyncio.gather(
-                    *(
-                        producer.submit(booking(event_id, f"{prefix}{number}"))
-                        for number in range(start, stop)
-                    )
-                )
+            for start in range(0, len(users), SUBMITTED_AT_ONCE):
+                together = users[start : start + SUBMITTED_AT_ONCE]
+                await asyncio.gather(*(producer.submit(booking(event_id, user)) for user in together))
 
         self.with_producer(fill)
 
@@ -192,13 +199,7 @@ def onsale(directory: Path, workers: int) -> Iterator[Target]:
         built.start_api()
         for number in range(1, workers + 1):
             built.start_worker(f"worker-{number}")
-        yield Target(
-            base_url=built.base_url,
-            database_url=built.postgres.url,
-            schema="public",
-            has_ledger=True,
-            check=built.check,
-        )
+        yield built.target()
 
 
 def used_between(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
@@ -208,6 +209,13 @@ def used_between(before: dict[str, float], after: dict[str, float]) -> dict[str,
         kind = "workers" if name.startswith("worker-") else name
         used[kind] = used.get(kind, 0.0) + seconds - before.get(name, 0.0)
     return used
+
+
+def new_users(count: int, *, prefix: str = "user") -> list[str]:
+    """So many users in an order by chance, so that who follows another is not their neighbour in an index."""
+    users = [f"{prefix}{number}" for number in range(count)]
+    random.Random(count).shuffle(users)  # noqa: S311 (an order, the same in each run)
+    return users
 
 
 def booking(event_id: str, user_id: str) -> Submission:

@@ -44,6 +44,12 @@ class Target:
     schema: str
     has_ledger: bool
     check: Callable[[], None]
+    processor_seconds: Callable[[], dict[str, float]] = dict
+    """User and system time by process, where it is of interest."""
+
+
+USUAL_BEST = PeerSetting(processes=2, pool_size=2, pool_overflow=0, threads=2)
+"""What suits a synchronous peer best on two cores, where there is no time for trials."""
 
 
 @contextmanager

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import redis
 from rq import Queue
@@ -16,14 +17,15 @@ from rq import Queue
 from bench.options import Options, scratch
 from bench.outcome import Bar, Goal, Outcome
 from bench.processes import REPOSITORY, BenchmarkError
-from bench.stack import Stack, stack, used_between
+from bench.stack import Stack, new_users, stack, used_between
 from local.servers import PostgresServer, ValkeyServer
 from shared.clock import SystemClock, format_time
 from shared.database.engine import Database
 from shared.domain import BookingStatus, CommandKind, OutcomeCode
 from shared.identifiers import new_id
 from shared.line.codec import book_payload
-from shared.records import EventRecord, LedgerRecord
+from shared.line.link import packed
+from shared.records import LedgerRecord
 from shared.seals import ledger_line
 
 PER_SECOND = 20_000
@@ -32,6 +34,7 @@ BATCH_ROWS = 1_000
 DRAIN_SECONDS_MAX = 300.0
 RQ_JOBS = {"SimpleWorker": 1_000, "Worker": 200}
 PUSHED_AT_ONCE = 256
+RECEIVED_BYTES_MAX = 65_536
 ENTRY = "x" * 400
 COPY_BOOKINGS = (
     "COPY bookings (id, event_id, user_id, ticket_count, status, created_at, updated_at)"
@@ -44,40 +47,49 @@ COPY_LEDGER = (
 
 
 def run(options: Options, say: Callable[[str], None]) -> Outcome:
-    """Ours and the limits in turn; RQ once."""
+    """Ours, the limits and RQ in turn; with one round no RQ, which takes long."""
     drained: list[float] = []
     copied: list[float] = []
+    pushed: list[float] = []
+    rq: dict[str, list[float]] = {} if options.rounds == 1 else {name: [] for name in RQ_JOBS}
     used: list[dict[str, float]] = []
     for number in range(1, options.rounds + 1):
         with scratch() as directory, stack(directory) as onsale:
-            per_second, seconds = drain(onsale, options.line)
+            per_second, each = drain(onsale, onsale.make_event().id, new_users(options.line))
         drained.append(per_second)
-        used.append(seconds)
+        used.append(each)
         copied.append(_copy_limit(options.line))
-        say(f"  round {number}: drained {drained[-1]:,.0f}/s, COPY limit {copied[-1]:,.0f}/s")
-    pushed = _push_limit(options.line)
-    rq = {} if options.rounds == 1 else {name: _rq(name, jobs) for name, jobs in RQ_JOBS.items()}
-    say(f"  RPUSH {pushed:,.0f}/s" + "".join(f", RQ {name} {value:,.0f}/s" for name, value in rq.items()))
+        pushed.append(_push_limit(options.line))
+        for name, values in rq.items():
+            values.append(_rq(name, RQ_JOBS[name]))
+        say(
+            f"  round {number}: drained {drained[-1]:,.0f}/s, COPY limit {copied[-1]:,.0f}/s,"
+            f" RPUSH limit {pushed[-1]:,.0f}/s"
+            + "".join(f", RQ {name} {values[-1]:,.0f}/s" for name, values in rq.items())
+        )
     ours, copy = statistics.median(drained), statistics.median(copied)
+    rq_medians = {name: statistics.median(values) for name, values in rq.items()}
     share = statistics.median(a / b for a, b in zip(drained, copied, strict=True))
     rows = [
-        *((f"RQ {name}, a job and a transaction each", f"{value:,.0f}") for name, value in rq.items()),
+        *(
+            (f"RQ {name}, a job and a transaction each", f"{value:,.0f}")
+            for name, value in rq_medians.items()
+        ),
         ("Onsale, one worker", f"{ours:,.0f}"),
         ("limit: COPY of the same rows, in batches of 1,000", f"{copy:,.0f}"),
         (
             f"limit: RPUSH of {len(ENTRY)} bytes, {PUSHED_AT_ONCE} in a pipeline, fsync always",
-            f"{pushed:,.0f}",
+            f"{statistics.median(pushed):,.0f}",
         ),
     ]
-    microseconds = {
-        name: statistics.median(each.get(name, 0.0) for each in used) * 1e6 / options.line for name in used[0]
-    }
+    microseconds = {name: statistics.median(each[name] for each in used) for name in used[0]}
+    parts = ", ".join(f"{name} {value:.0f} µs" for name, value in microseconds.items())
     return Outcome(
         title="Draining a full line",
         explanation=(
-            f"A line of {options.line:,} bookings by as many users on one event. Processor time per command: "
-            + ", ".join(f"{name} {value:.0f} µs" for name, value in microseconds.items())
-            + "."
+            f"A line of {options.line:,} bookings on one event, by as many users in an order by chance."
+            " Medians of the rounds, in which all take turns; each is timed from its first job on. Processor"
+            f" time per command: {parts}."
         ),
         columns=("", "commands/s"),
         rows=rows,
@@ -97,7 +109,7 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
             "processor_microseconds": microseconds,
         },
         plot=[
-            *(Bar(label=f"RQ {name}", value=value, ours=False) for name, value in rq.items()),
+            *(Bar(label=f"RQ {name}", value=value, ours=False) for name, value in rq_medians.items()),
             Bar(label="Onsale", value=ours, ours=True),
             Bar(label="COPY limit", value=copy, ours=False),
         ],
@@ -106,31 +118,39 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
 
 
 def drain(
-    onsale: Stack, commands: int, event: EventRecord | None = None, *, prefix: str = "user"
+    onsale: Stack, event_id: str, users: Sequence[str], *, count: int | None = None
 ) -> tuple[float, dict[str, float]]:
-    """Fill a line, then let a worker drain it; commands per second and processor seconds.
+    """Fill a line, then let a worker drain it; commands per second, and processor time per command in µs.
 
-    Both from its first batch on. Who books has not booked before: their names begin with `prefix`.
+    Both from its first batch on. With `count` only so many are drained.
     """
-    event = event or onsale.make_event()
-    onsale.fill(event.id, commands, prefix=prefix)
+    onsale.fill(event_id, users)
     client = onsale.line()
-    begun = before = onsale.applied(client, event.id)
+    begun = before = onsale.applied(client, event_id)
+    end = begun + (count or len(users))
+    deadline = time.monotonic() + DRAIN_SECONDS_MAX
     with onsale.worker():
-        deadline = time.monotonic() + DRAIN_SECONDS_MAX
         while before == begun:
-            before = onsale.applied(client, event.id)
+            _check(onsale, deadline)
+            before = onsale.applied(client, event_id)
             time.sleep(0.002)
         started, used = time.monotonic(), onsale.processor_seconds()
-        while onsale.applied(client, event.id) < begun + commands:
-            onsale.check()
-            if time.monotonic() > deadline:
-                raise BenchmarkError(f"the line was not drained in {DRAIN_SECONDS_MAX:.0f} s")
+        applied = before
+        while applied < end:
+            _check(onsale, deadline)
             time.sleep(0.01)
+            applied = onsale.applied(client, event_id)
         seconds = time.monotonic() - started
         used = used_between(used, onsale.processor_seconds())
     client.close()
-    return (begun + commands - before) / seconds, used
+    commands = applied - before
+    return commands / seconds, {name: spent * 1e6 / commands for name, spent in used.items()}
+
+
+def _check(onsale: Stack, deadline: float) -> None:
+    onsale.check()
+    if time.monotonic() > deadline:
+        raise BenchmarkError(f"the line was not drained in {DRAIN_SECONDS_MAX:.0f} s")
 
 
 def _copy_limit(rows: int) -> float:
@@ -138,7 +158,10 @@ def _copy_limit(rows: int) -> float:
     with scratch() as directory, stack(directory) as onsale:
         event = onsale.make_event()
         database = Database(onsale.settings, connections_max=1)
-        batches = [_rows(event.id, range(start, start + BATCH_ROWS)) for start in range(0, rows, BATCH_ROWS)]
+        numbers = range(rows)
+        batches = [
+            _rows(event.id, numbers[start : start + BATCH_ROWS]) for start in range(0, rows, BATCH_ROWS)
+        ]
         started = time.monotonic()
         for bookings, entries in batches:
             with database.transaction() as connection:
@@ -182,21 +205,25 @@ def _rows(event_id: str, numbers: range) -> tuple[str, str]:
 
 def _push_limit(entries: int) -> float:
     """Entries per second that Valkey puts on a list and on the disk."""
-    with scratch() as directory, ValkeyServer(directory / "valkey") as valkey:
-        client = redis.Redis.from_url(valkey.url)
+    together = packed(("RPUSH", "limit", ENTRY)) * PUSHED_AT_ONCE
+    times = entries // PUSHED_AT_ONCE
+    with (
+        scratch() as directory,
+        ValkeyServer(directory / "valkey") as valkey,
+        socket.create_connection(("127.0.0.1", valkey.port)) as connection,
+    ):
         started = time.monotonic()
-        for _ in range(0, entries, PUSHED_AT_ONCE):
-            pipeline = client.pipeline(transaction=False)
-            for _ in range(PUSHED_AT_ONCE):
-                pipeline.rpush("limit", ENTRY)
-            pipeline.execute()
+        for _ in range(times):
+            connection.sendall(together)
+            answers = 0
+            while answers < PUSHED_AT_ONCE:
+                answers += connection.recv(RECEIVED_BYTES_MAX).count(b"\n")
         seconds = time.monotonic() - started
-        client.close()
-    return entries / seconds
+    return times * PUSHED_AT_ONCE / seconds
 
 
 def _rq(worker_class: str, jobs: int) -> float:
-    """Bookings per second by RQ's own worker, from its start until the queue is empty."""
+    """Bookings per second by RQ's own worker, from its first job until the queue is empty."""
     with (
         scratch() as directory,
         PostgresServer(directory / "postgres") as postgres,
@@ -210,18 +237,15 @@ def _rq(worker_class: str, jobs: int) -> float:
         queue = Queue("bookings", connection=client)
         for number in range(jobs):
             queue.enqueue("bench.peers.rq_jobs.book", f"user{number}", 1)
-        command = [sys.executable, "-m", "rq.cli", "worker", "--burst", "--quiet", "--url", valkey.url]
-        command += ["--worker-class", f"rq.worker.{worker_class}", "bookings"]
-        started = time.monotonic()
-        subprocess.run(
-            command,
+        ended = subprocess.run(
+            [sys.executable, "-m", "bench.peers.rq_worker", worker_class, valkey.url, "bookings"],
             env=environment,
             cwd=REPOSITORY,
             check=True,
             timeout=DRAIN_SECONDS_MAX,
             capture_output=True,
         )
-        seconds = time.monotonic() - started
+        seconds = float(ended.stdout)
         count = "from bench.peers.rq_jobs import booked; print(booked())"
         counted = subprocess.run(
             [*python, count], env=environment, cwd=REPOSITORY, check=True, timeout=60, capture_output=True

@@ -30,6 +30,7 @@ class Job(BaseModel):
     estimated_wait_seconds: float | None
     booking_id: str | None
     booking: None
+    event: None
     error: None
 
 
@@ -59,7 +60,8 @@ async def book(event_id: str, body: NewBooking) -> Job:
         position=body.ticket_count,
         ahead=0,
         estimated_wait_seconds=None,
-        booking_id=body.user_id,
+        booking_id="01a206d1-0000-7000-8000-000000000001",
         booking=None,
+        event=None,
         error=None,
     )
