@@ -30,7 +30,6 @@ mutations: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench $(ARGS)
-	$(BIN)/python -m bench.simulate --write
 
 bench-quick: $(VENV)/.dev
 	$(BIN)/python -m bench --quick

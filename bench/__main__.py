@@ -5,30 +5,38 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from datetime import UTC, datetime
+from functools import partial
 
-import httpx
-
-from bench.catalogue import FLOORS, MEASURES
+from bench import costs, simulate
+from bench.catalogue import MEASURES, Measure
 from bench.catalogue import QUICK as QUICK_MEASURES
+from bench.floors import floors_of
 from bench.load import ensure_wrk
-from bench.machine import describe_machine
+from bench.machine import describe_servers
 from bench.options import QUICK, Options, scratch
 from bench.outcome import Outcome
-from bench.processes import BenchmarkError
-from bench.report import goals_table, is_written, render, update, write
+from bench.processes import BenchmarkError, allow_clients
+from bench.record import Occasion, merge, this_occasion
+from bench.report import goals_table, read, render, write
+
+START_SECONDS = 12
+QUICK_START_SECONDS = 5
+"""Until the first measure begins: what is imported, and what is found out about the machine."""
+
+SIMULATE_SECONDS = 8
 
 
 def main() -> int:
-    """Measure, print, and write docs/benchmarks.*; 0, or 1 after saying what went wrong."""
+    """Measure, print, and write into docs/; 0, or 1 after saying what went wrong."""
     parsed = _parser().parse_args()
     # So that a benchmark that is told to stop still stops what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return _run(parsed)
-    except (BenchmarkError, httpx.HTTPError) as error:
+    except BenchmarkError as error:
         print(f"\nStopped: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -72,50 +80,102 @@ def _run(parsed: argparse.Namespace) -> int:
     )
     names = parsed.only or (QUICK_MEASURES if parsed.quick else list(MEASURES))
     wrk = ensure_wrk()
-    minutes = sum(MEASURES[name].seconds(options) for name in names) / 60
-    _say(f"This takes about {minutes:.0f} minutes. Ctrl-C stops it cleanly.")
-    with scratch() as directory:
-        machine = describe_machine(directory, wrk)
-    outcomes = _measure(names, options)
-    missing = [name for name in names if name not in outcomes]
-    measured_at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    if "stampede" in names:
+        allow_clients(options.stampede_clients, _say)
     if parsed.quick:
-        _say(goals_table(outcomes))
-        return 1 if missing else _check_floors(outcomes, _say)
+        return _quick(names, options)
     if parsed.dry:
-        _say(render(outcomes, machine, measured_at))
-        return 0
-    if (parsed.only or missing) and is_written(outcomes):
-        update(outcomes, measured_at)
-        _say(f"{goals_table(outcomes)}\n\nUpdated: docs/benchmarks.json, docs/benchmarks.md")
-        return 1 if missing else 0
-    write(outcomes, machine, measured_at)
-    _say(f"{goals_table(outcomes)}\n\nWritten: docs/benchmarks.json, docs/benchmarks.md, docs/benchmarks/")
-    return 0
+        return _dry(names, options, wrk)
+    return _measure_and_write(names, options, wrk, is_full=not parsed.only)
 
 
-def _measure(names: Sequence[str], options: Options) -> dict[str, Outcome]:
+def _quick(names: Sequence[str], options: Options) -> int:
+    floors = floors_of(read(), names)
+    _announce(QUICK_START_SECONDS, names, options)
+    with scratch() as directory:
+        # For its refusal of servers that are not durable; nothing is written down.
+        describe_servers(directory)
+    outcomes = measure_all(names, MEASURES, options, _say)
+    _say(goals_table(outcomes.values()) + "\n")
+    for floor in floors:
+        _say(floor.verdict(outcomes))
+    return exit_status(names, outcomes, [floor.figure for floor in floors if not floor.is_held(outcomes)])
+
+
+def _dry(names: Sequence[str], options: Options, wrk: str) -> int:
+    _announce(START_SECONDS, names, options)
+    with scratch() as directory:
+        occasion = this_occasion(directory, wrk)
+    outcomes = measure_all(names, MEASURES, options, _say)
+    _say(render(merge(None, outcomes, occasion, order=names, is_full=True)))
+    return exit_status(names, outcomes)
+
+
+def _measure_and_write(names: Sequence[str], options: Options, wrk: str, *, is_full: bool) -> int:
+    # Before anything is measured: what can't be read can't be added to.
+    older = read()
+    _announce(START_SECONDS + SIMULATE_SECONDS + is_full * costs.ALL_SECONDS, names, options)
+    with scratch() as directory:
+        occasion = this_occasion(directory, wrk)
+    outcomes = measure_all(names, MEASURES, options, _say)
+    if not outcomes:
+        return exit_status(names, outcomes)
+    write(merge(older, outcomes, occasion, order=list(MEASURES), is_full=is_full))
+    _say(f"{goals_table(outcomes.values())}\n\nWritten: docs/benchmarks.json, docs/benchmarks.md")
+    return exit_status(names, outcomes, _renew(occasion, is_full=is_full))
+
+
+def measure_all(
+    names: Sequence[str], measures: Mapping[str, Measure], options: Options, say: Callable[[str], None]
+) -> dict[str, Outcome]:
     """Measure in turn. One that breaks is told and left out; the others have been worth their time."""
     outcomes = {}
     for name in names:
-        _say(f"{name} (about {MEASURES[name].seconds(options):.0f} s)")
+        say(f"{name} (about {measures[name].seconds(options):.0f} s)")
         try:
-            outcomes[name] = MEASURES[name].run(options, _say)
-        except (BenchmarkError, httpx.HTTPError) as error:
-            print(f"\n{name} was not measured: {error}", file=sys.stderr)
+            outcomes[name] = measures[name].run(options, say)
+        except Exception:
+            _tell_broken(f"{name} was not measured")
     return outcomes
 
 
-def _check_floors(outcomes: dict[str, Outcome], say: Callable[[str], None]) -> int:
-    below = 0
-    for (name, figure), floor in FLOORS.items():
-        if name in outcomes:
-            reached = outcomes[name].figures[figure]
-            assert isinstance(reached, float)
-            if reached < floor:
-                below += 1
-                say(f"{name}: {figure} is {reached:.2f}, under its floor of {floor}")
-    return 1 if below else 0
+def _renew(occasion: Occasion, *, is_full: bool) -> list[str]:
+    """Write what is made of the figures, and tell what could not be written.
+
+    The simulation's page has all the figures in it, and follows each; costs are a measurement of their own.
+    """
+    steps: dict[str, Callable[[], None]] = {"docs/scaling.md": simulate.write}
+    if is_full:
+        steps = {"docs/costs.json": partial(costs.renew, occasion), **steps}
+    broken = []
+    for name, step in steps.items():
+        _say(f"{name} …")
+        try:
+            step()
+        except Exception:
+            _tell_broken(f"{name} was not written")
+            broken.append(name)
+    return broken
+
+
+def _tell_broken(what: str) -> None:
+    print(f"\n{what}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+
+
+def exit_status(names: Iterable[str], outcomes: Mapping[str, Outcome], broken: Sequence[str] = ()) -> int:
+    """0 if all that was asked for was measured, and nothing else broke or was under its floor."""
+    missing = [name for name in names if name not in outcomes]
+    return 1 if missing or broken else 0
+
+
+def _announce(start_seconds: int, names: Sequence[str], options: Options) -> None:
+    seconds = start_seconds + sum(MEASURES[name].seconds(options) for name in names)
+    _say(f"This takes about {duration(seconds)}. Ctrl-C stops it cleanly.")
+
+
+def duration(seconds: float) -> str:
+    """For people: in seconds, or in minutes where it is more than two."""
+    return f"{seconds:.0f} seconds" if seconds <= 120 else f"{seconds / 60:.0f} minutes"
 
 
 def _say(line: str) -> None:

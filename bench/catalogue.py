@@ -22,29 +22,22 @@ class Measure:
 
 MEASURES: dict[str, Measure] = {
     "hot-event": Measure(
-        run=hot_event.run, seconds=lambda o: (o.rounds > 1) * 90 + o.rounds * 4 * (o.seconds + 5)
+        run=hot_event.run,
+        seconds=lambda o: 300 + o.rounds * 4 * (o.seconds + 5) if o.rounds > 1 else 3 * (o.seconds + 4.5),
     ),
-    "accepts": Measure(run=accepts.run, seconds=lambda o: o.rounds * 3 * (o.seconds + 4)),
-    "drain": Measure(run=drain.run, seconds=lambda o: (o.rounds > 1) * 50 + o.rounds * (6 + o.line / 10_000)),
-    "steady": Measure(run=latency.run_steady, seconds=lambda o: (o.rounds + 1) * (o.seconds + 8)),
+    "accepts": Measure(
+        run=accepts.run, seconds=lambda o: o.rounds * (3 if o.rounds > 1 else 2) * (o.seconds + 3)
+    ),
+    "drain": Measure(run=drain.run, seconds=lambda o: o.rounds * ((o.rounds > 1) * 38 + 9 + o.line / 10_000)),
+    "steady": Measure(run=latency.run_steady, seconds=lambda o: o.rounds * 2 * (o.seconds + 8)),
     "stampede": Measure(run=latency.run_stampede, seconds=lambda o: o.rounds * 16),
-    "reads": Measure(run=reads.run, seconds=lambda o: 2 * o.seconds + 8),
-    "scaling": Measure(run=scaling.run, seconds=lambda o: 3 * (10 + o.line / 4_000)),
+    "reads": Measure(run=reads.run, seconds=lambda o: o.rounds * 2 * (o.seconds + 2) + 8),
+    "scaling": Measure(run=scaling.run, seconds=lambda o: o.rounds * 3 * (10 + o.line / 5_000)),
     "quiet": Measure(run=quiet.run, seconds=lambda o: 45),
     "growth": Measure(
-        run=growth.run, seconds=lambda o: 240 + o.growth_rows / 50_000 + o.growth_line / 30_000
+        run=growth.run, seconds=lambda o: 500 + o.growth_rows / 50_000 + o.growth_line / 30_000
     ),
     "memory": Measure(run=memory.run, seconds=lambda o: 10 + o.memory_seconds),
 }
 
 QUICK = ("hot-event", "accepts", "drain")
-
-FLOORS = {
-    ("hot-event", "ratio_to_synchronous"): 22.0,
-    ("accepts", "ratio_to_hello"): 1.8,
-    ("drain", "share_of_copy"): 0.26,
-}
-"""Below these `make bench-quick` fails: 70 % of what a slower machine than the page's is thought to reach.
-
-That is what it reached before, times what the changes since then brought on the page's machine.
-"""

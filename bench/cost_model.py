@@ -40,8 +40,8 @@ class Measured:
         return float(statistics.median(self.benchmarks["accepts"]["figures"]["per_second"]["Onsale"]))
 
     def scale(self) -> float:
-        """Processor time of costs.json was taken on a busy machine, and is dear. An accept costs the API
-        process the whole of its time in both, so it tells how dear."""
+        """Costs.json and benchmarks.json may be of different moments and machines. An accept costs the API
+        process the whole of its time in both, so it tells how much dearer all was in the first."""
         return 1 / self.accepts_per_second() / (self.costs["accepts"]["api"] * 1e-6)
 
     def of(self, run: str, part: str) -> float:

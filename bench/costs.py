@@ -1,4 +1,6 @@
-"""What a command costs each part, in processor time: `python -m bench.costs` writes docs/costs.json.
+"""What a command costs each part, in processor time, for docs/costs.json.
+
+`make bench` measures it after all else, `python -m bench.costs` alone.
 
 Processor time hardly changes when others use the machine too, so this can run where `make bench` can't. Rates
 and latencies are not taken from here.
@@ -13,34 +15,47 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
-from datetime import UTC, datetime
+from dataclasses import asdict
 
 import psycopg2
 import uvloop
 
 from bench.clients import connect_clients
 from bench.load import book_for, ensure_wrk
-from bench.measures.latency import CONNECTIONS, PER_SECOND, STAMPEDE_TICKETS, book
+from bench.measures.latency import PER_SECOND, STAMPEDE_TICKETS, WARM_UP_SECONDS, ask_steadily, book
 from bench.options import Options, scratch
-from bench.processes import REPOSITORY
+from bench.processes import REPOSITORY, allow_clients
+from bench.record import Occasion, this_occasion
 from bench.stack import Stack, new_users, stack, used_between
 
 COSTS = REPOSITORY / "docs/costs.json"
 SECONDS = 4
-WARM_UP_SECONDS = 1
+ACCEPTS_WARM_UP_SECONDS = 1
+ALL_SECONDS = 45
+"""About what all of it takes."""
 STORED_COMMANDS = 20_000
 
 
 def main() -> int:
+    """Measure all, on this occasion, and print what was written down."""
+    wrk = ensure_wrk()
+    with scratch() as directory:
+        occasion = this_occasion(directory, wrk)
+    renew(occasion)
+    print(COSTS.read_text())
+    return 0
+
+
+def renew(occasion: Occasion) -> None:
     """Measure all, some seconds each, and write them down."""
-    ensure_wrk()
+    allow_clients(Options().stampede_clients, print)
     with scratch() as directory, stack(directory) as onsale:
         onsale.start_api()
         accepts = _accepts(onsale)
     with scratch() as directory, stack(directory) as onsale:
         onsale.start_api()
         onsale.start_worker()
-        steady = _over_http(onsale, _steady)
+        steady = _over_http(onsale, _book_steadily)
     with scratch() as directory, stack(directory) as onsale:
         onsale.start_api()
         onsale.start_worker()
@@ -48,20 +63,20 @@ def main() -> int:
     with scratch() as directory, stack(directory) as onsale:
         stored = _stored(onsale)
     document = {
-        "measured_at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        **asdict(occasion),
         "processor_microseconds": {"accepts": accepts, "steady": steady, "stampede": stampede},
         "bytes": stored,
     }
     COSTS.write_text(json.dumps(document, indent=2) + "\n")
-    print(COSTS.read_text())
-    return 0
 
 
 def _accepts(onsale: Stack) -> dict[str, float]:
     """With no worker: what accepting costs, and the load generator."""
     options = Options()
     event = onsale.make_event()
-    book_for(WARM_UP_SECONDS, connections=options.connections, base_url=onsale.base_url, event_id=event.id)
+    book_for(
+        ACCEPTS_WARM_UP_SECONDS, connections=options.connections, base_url=onsale.base_url, event_id=event.id
+    )
     before, clients = onsale.processor_seconds(), _children_seconds()
     load = book_for(SECONDS, connections=options.connections, base_url=onsale.base_url, event_id=event.id)
     used = used_between(before, onsale.processor_seconds()) | {"clients": _children_seconds() - clients}
@@ -71,60 +86,37 @@ def _accepts(onsale: Stack) -> dict[str, float]:
 def _over_http(onsale: Stack, run: Callable[[Stack, str, Callable[[], None]], int]) -> dict[str, float]:
     """With a worker and clients that wait for the result, and how many commands a batch had.
 
-    What connecting costs is not counted, as `make bench` does not either; `run` says when it is done.
+    `run` gives the number of commands, and says from when on processor time counts.
     """
     event = onsale.make_event(total_tickets=STAMPEDE_TICKETS if run is _stampede else 1_000_000)
     # The worker has started, and all have done it before.
-    _steady(onsale, onsale.make_event().id, _nothing, seconds=WARM_UP_SECONDS)
+    uvloop.run(ask_steadily(onsale.base_url, onsale.make_event().id, PER_SECOND, seconds=0))
     before: dict[str, float] = {}
 
-    def connected() -> None:
+    def begin() -> None:
         before.update(onsale.processor_seconds(), clients=time.process_time())
 
-    commands = run(onsale, event.id, connected)
+    commands = run(onsale, event.id, begin)
     clients = time.process_time() - before.pop("clients")
     used = used_between(before, onsale.processor_seconds()) | {"clients": clients}
     batch = round(commands / _batches(onsale, event.id), 1)
     return _per_command(used, commands) | {"commands_in_a_batch": batch}
 
 
-def _nothing() -> None:
-    """Where nobody wants to know when all are connected."""
+def _book_steadily(onsale: Stack, event_id: str, begin: Callable[[], None]) -> int:
+    """Counted with its warm-up and its connecting, which is one connection to thirty commands."""
+    begin()
+    uvloop.run(ask_steadily(onsale.base_url, event_id, PER_SECOND, SECONDS))
+    return PER_SECOND * (SECONDS + WARM_UP_SECONDS)
 
 
-def _steady(onsale: Stack, event_id: str, connected: Callable[[], None], *, seconds: int = SECONDS) -> int:
-    commands = PER_SECOND * seconds
-
-    async def run() -> None:
-        clients = await connect_clients(onsale.base_url, CONNECTIONS)
-        connected()
-        free = asyncio.Queue[int]()
-        for index in range(CONNECTIONS):
-            free.put_nowait(index)
-
-        async def send(number: int) -> None:
-            index = await free.get()
-            await book(clients[index], event_id, number)
-            free.put_nowait(index)
-
-        begin = time.monotonic()
-        async with asyncio.TaskGroup() as group:
-            for number in range(commands):
-                await asyncio.sleep(max(0.0, begin + number / PER_SECOND - time.monotonic()))
-                group.create_task(send(number))
-        for client in clients:
-            client.close()
-
-    uvloop.run(run())
-    return commands
-
-
-def _stampede(onsale: Stack, event_id: str, connected: Callable[[], None]) -> int:
+def _stampede(onsale: Stack, event_id: str, begin: Callable[[], None]) -> int:
+    """Counted without its connecting, which is as many connections as commands."""
     commands = Options().stampede_clients
 
     async def run() -> None:
         clients = await connect_clients(onsale.base_url, commands)
-        connected()
+        begin()
         await asyncio.gather(*(book(client, event_id, number) for number, client in enumerate(clients)))
         for client in clients:
             client.close()

@@ -16,7 +16,7 @@ THREADS_MAX = 2
 REQUEST_TIMEOUT_SECONDS = 10
 INSTALL_SECONDS_MAX = 300
 RESULT_MARK = "RESULT "
-HOW_TO_INSTALL = "wrk is missing; install it with: apt-get install wrk"
+HOW_TO_INSTALL = "wrk is missing; install it with: apt-get update && apt-get install wrk"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +85,14 @@ def _install_wrk() -> None:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise BenchmarkError(HOW_TO_INSTALL)
     print("Installing wrk with apt-get …", flush=True)
+    # A fresh image has no lists of packages, or lists of packages that are gone.
+    _apt_get("update")
+    _apt_get("install", "--yes", "--no-install-recommends", "wrk")
+
+
+def _apt_get(*arguments: str) -> None:
     finished = subprocess.run(
-        ["apt-get", "install", "--yes", "--no-install-recommends", "wrk"],
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_SECONDS_MAX,
-        check=False,
+        ["apt-get", *arguments], capture_output=True, text=True, timeout=INSTALL_SECONDS_MAX, check=False
     )
-    if finished.returncode != 0 or shutil.which("wrk") is None:
+    if finished.returncode != 0:
         raise BenchmarkError(f"{HOW_TO_INSTALL}\n{finished.stderr.strip()}")

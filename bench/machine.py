@@ -1,11 +1,13 @@
-"""What the figures were measured on: the machine, its disk, the servers and their settings."""
+"""What the figures were measured on: the machine, its disk, the servers and their settings, the commit."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import platform
+import shutil
 import statistics
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 import psycopg2
 import redis
 
-from bench.processes import BenchmarkError
+from bench.processes import REPOSITORY, BenchmarkError
 from local.servers import PostgresServer, ValkeyServer
 
 FSYNC_SAMPLES = 200
@@ -28,7 +30,8 @@ MUST_BE_ON = ("fsync", "synchronous_commit", "full_page_writes")
 class Machine:
     """What a reader needs to know to compare the figures with their own.
 
-    `work_p99` and `work_worst`: how many times its median the same work takes before the run.
+    `work_p99` and `work_worst`: how many times its median the same work takes before the run; None where
+    that was not measured.
     """
 
     processor: str
@@ -43,12 +46,34 @@ class Machine:
     valkey_appendfsync: str
     fsync_us_p50: float
     fsync_us_p99: float
-    work_p99: float
-    work_worst: float
+    work_p99: float | None
+    work_worst: float | None
+
+    def lasting(self) -> tuple[object, ...]:
+        """What does not differ from one run to the next on the same machine."""
+        return (
+            self.processor,
+            self.cores,
+            self.memory_gib,
+            self.kernel,
+            self.python,
+            self.wrk,
+            self.postgresql,
+            self.valkey,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Servers:
+    """The versions of the servers, and how Valkey makes durable what it says is done."""
+
+    postgresql: str
+    valkey: str
+    valkey_appendfsync: str
 
 
 def describe_machine(directory: Path, wrk: str) -> Machine:
-    """Look at the machine and, by starting both servers once, at the servers.
+    """Look at the machine and at the servers.
 
     Raises:
         BenchmarkError: PostgreSQL or Valkey would not make durable what it says is done.
@@ -56,7 +81,7 @@ def describe_machine(directory: Path, wrk: str) -> Machine:
     load_average = os.getloadavg()[0]
     fsync_us_p50, fsync_us_p99 = _fsync_us(directory)
     work_p99, work_worst = _slowness()
-    valkey_version, appendfsync = _describe_valkey(directory / "valkey")
+    servers = describe_servers(directory)
     return Machine(
         processor=_processor(),
         cores=len(os.sched_getaffinity(0)),
@@ -65,14 +90,41 @@ def describe_machine(directory: Path, wrk: str) -> Machine:
         kernel=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         wrk=wrk,
-        postgresql=_describe_postgres(directory / "postgres"),
-        valkey=valkey_version,
-        valkey_appendfsync=appendfsync,
+        postgresql=servers.postgresql,
+        valkey=servers.valkey,
+        valkey_appendfsync=servers.valkey_appendfsync,
         fsync_us_p50=round(fsync_us_p50),
         fsync_us_p99=round(fsync_us_p99),
         work_p99=round(work_p99, 1),
         work_worst=round(work_worst, 1),
     )
+
+
+def describe_servers(directory: Path) -> Servers:
+    """Look at both servers, by starting each once.
+
+    Raises:
+        BenchmarkError: PostgreSQL or Valkey would not make durable what it says is done.
+    """
+    valkey, appendfsync = _describe_valkey(directory / "valkey")
+    return Servers(
+        postgresql=_describe_postgres(directory / "postgres"), valkey=valkey, valkey_appendfsync=appendfsync
+    )
+
+
+def describe_commit() -> str | None:
+    """The commit that is measured, with `-dirty` if files differ from it; None where git doesn't know one."""
+    if shutil.which("git") is None:
+        return None
+    described = subprocess.run(
+        ["git", "describe", "--always", "--exclude=*", "--dirty"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+    return described.stdout.strip() if described.returncode == 0 else None
 
 
 def pgbench_path() -> Path:

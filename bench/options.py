@@ -30,7 +30,7 @@ class Options:
     stampede_clients: int = 10_000
 
 
-QUICK = Options(rounds=1, seconds=3, line=30_000)
+QUICK = Options(rounds=1, seconds=3, line=20_000)
 
 
 @contextmanager

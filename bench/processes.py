@@ -7,23 +7,38 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+
+from local.open_files import allow_open_files
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 15.0
 POLL_SECONDS = 0.05
 LOG_TAIL_CHARACTERS = 2_000
+OPEN_FILES_BESIDES = 1_000
+"""What a process has open beside its clients' connections."""
 
 Process = subprocess.Popen[bytes]
 
 
 class BenchmarkError(Exception):
     """What makes a figure impossible or worthless; the message is for the person who ran it."""
+
+
+def allow_clients(count: int, say: Callable[[str], None]) -> None:
+    """Let this process, and those that it starts from now on, hold so many connections.
+
+    Where the system forbids it, that is said before anything is measured, and what needs fewer goes on.
+    """
+    wanted = count + OPEN_FILES_BESIDES
+    allowed = allow_open_files(wanted)
+    if allowed < wanted:
+        say(f"Here a program may open {allowed:,} files only; {count:,} clients at once will not find room.")
 
 
 @contextmanager

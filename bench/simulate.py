@@ -30,9 +30,8 @@ RATES = (10_000, 100_000, 1_000_000)
 BUSY = 0.6
 """How busy a part should be at most, so that a burst and the loss of a neighbour find room."""
 
-WAITING_BYTES = 541
 FINISHED_BYTES = 1_600
-"""Of Redis's memory for a command, from docs/benchmarks.md and the design's measurement of finished jobs."""
+"""Of Redis's memory for a finished job, as the design measured it."""
 
 RESULT_SECONDS = 90
 
@@ -218,7 +217,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
 
 
-def write(text: str) -> None:
+def write() -> None:
     """Put the tables between the page's marks.
 
     Raises:
@@ -228,18 +227,17 @@ def write(text: str) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise BenchmarkError(f"{PAGE} needs the lines {BEGIN} and {END}")
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    PAGE.write_text(f"{before}{BEGIN}\n{render(read_measured())}\n{END}{after}")
 
 
 def main() -> int:
     """Print the tables, or write them into the page."""
     parser = argparse.ArgumentParser(prog="python -m bench.simulate", description=__doc__)
     parser.add_argument("--write", action="store_true", help="into docs/scaling.md")
-    text = render(read_measured())
     if parser.parse_args().write:
-        write(text)
+        write()
     else:
-        print(text)
+        print(render(read_measured()))
     return 0
 
 

@@ -94,13 +94,13 @@ def _median(rounds: Sequence[list[float]], share: float) -> float:
 
 
 def _steady_at(target: Target, event_id: str, per_second: int, seconds: int) -> list[float]:
-    times = uvloop.run(_steady(target.base_url, event_id, per_second, seconds))
+    times = uvloop.run(ask_steadily(target.base_url, event_id, per_second, seconds))
     booked = per_second * (seconds + WARM_UP_SECONDS)
     check_tally(tally_of(target, event_id), range(booked, booked + 1))
     return times
 
 
-async def _steady(base_url: str, event_id: str, per_second: int, seconds: int) -> list[float]:
+async def ask_steadily(base_url: str, event_id: str, per_second: int, seconds: int) -> list[float]:
     """Milliseconds from each request's time to leave until its result; the warm-up is left out."""
     free = deque(await connect_clients(base_url, CONNECTIONS))
     released = asyncio.Semaphore(CONNECTIONS)

@@ -43,5 +43,11 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
                 met=total <= SHARE_OF_A_CORE,
             )
         ],
-        figures={"share_of_a_core": shares},
+        figures={
+            "events": events,
+            "workers": WORKERS,
+            "seconds": SECONDS,
+            "share_of_a_core": shares,
+            "share_of_a_core_in_all": total,
+        },
     )
