@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import cast
 
 from bench.load import book_for
 from bench.options import Options, scratch
@@ -90,7 +89,7 @@ def _accepts(base_url: str, event_id: str, options: Options) -> tuple[float, int
 def _check_line(onsale: Stack, event_id: str, told: range) -> None:
     """All that was accepted stands in line; the last answer on each connection nobody has read."""
     client = onsale.line()
-    waiting = cast(int, client.llen(f"{ORDER}{event_id}"))
+    waiting = client.llen(f"{ORDER}{event_id}")
     client.close()
     if waiting not in told:
         raise BenchmarkError(f"WRONG RESULT: {told[0]} commands were accepted, {waiting} are in line")
