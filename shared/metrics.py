@@ -143,7 +143,7 @@ READ_FROM_REDIS: dict[str, str] = {
 """Gauges that are read from Redis when they are asked for; all processes show the same."""
 
 # Known from the start: what is first seen with a count has not grown, as far as an alert can tell.
-for _reason in ("line-full", "temporarily-unavailable"):
+for _reason in ("line-full", "temporarily-unavailable", "internal-error"):
     REQUESTS_REFUSED.labels(_reason)
 for _reason in ("stale", "locked", "blocked", "database"):
     CLAIMS_GIVEN_UP.labels(_reason)

@@ -25,7 +25,7 @@ from shared.line.connections import connect, connect_async
 from shared.line.consumer import NO_CLAIM, Completion, Consumer, GiveBack, Sleeper
 from shared.line.presence import Presence
 from shared.line.producer import Acceptance, Producer, Submission
-from shared.records import CommandPayload, EventRecord, JobResult
+from shared.records import CommandPayload, EventRecord
 from shared.seals import new_event
 from shared.settings import Settings
 from worker.batch import AppliedBatch, apply_to_database
@@ -278,10 +278,6 @@ def apply_waiting(settings: Settings, database: Database, client: redis.Redis, e
         NO_CLAIM,
         apply_to_database(database, SystemClock(), event_id, waiting, NO_CLAIM),
     )
-
-
-def result_of(results: Sequence[tuple[str, JobResult]], job_id: str) -> JobResult:
-    return dict(results)[job_id]
 
 
 def queue_length(client: redis.Redis, event_id: str) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from shared.errors import LineUnavailable
 from shared.identifiers import canonical_id
 from shared.log import configure_logging
 from shared.settings import Settings, SpanSettings, explain_settings_error, load_settings
@@ -43,7 +44,11 @@ def _run(parsed: argparse.Namespace, settings: Settings, spans: SpanSettings) ->
             from shared.line.connections import connect
             from shared.line.presence import is_worker_alive_on_this_host
 
-            return 0 if is_worker_alive_on_this_host(connect(settings)) else 1
+            try:
+                return 0 if is_worker_alive_on_this_host(connect(settings)) else 1
+            except LineUnavailable as error:
+                print(error, file=sys.stderr)
+                return 1
         case "migrate" | "verify" | "reconcile" | "archive":
             return _operate(parsed, settings)
         case "webhooks":

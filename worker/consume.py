@@ -281,7 +281,10 @@ class Worker:
             log_event(logger, logging.WARNING, "foreign jobs failed", event_id=event_id, jobs=foreign)
 
     def _look_after_the_rest(self) -> None:
-        """What can be left for later when Redis refuses it, as it does when its memory is full."""
+        """What can be left for later when Redis refuses it, as it does when its memory is full.
+
+        Later is when it is due again: Redis may be full for hours, and each try writes a line into the log.
+        """
         try:
             self._heartbeat_if_due()
             self._sweep_if_due()
@@ -301,12 +304,12 @@ class Worker:
         now = self._clock.monotonic_seconds()
         if now < self._next_heartbeat_at:
             return
+        self._next_heartbeat_at = now + self._settings.worker_ttl_seconds / _HEARTBEATS_PER_TTL
         self._presence.heartbeat(
             applied=self._tally.applied,
             failed=self._tally.failed,
             working_seconds=self._tally.working_seconds,
         )
-        self._next_heartbeat_at = now + self._settings.worker_ttl_seconds / _HEARTBEATS_PER_TTL
 
     def _leave(self) -> None:
         self._completer.shutdown()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +11,10 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 from shared import limits
+from shared.log import log_event
 from shared.metrics import CONTENT_TYPE
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -29,7 +34,7 @@ def endpoint(port: int, *, metrics: Callable[[], bytes], is_healthy: Callable[[]
         def document(self, path: str) -> _Document:
             return documents.get(path, _nothing)()
 
-    server = HTTPServer(("", port), Handler)
+    server = _Server(("", port), Handler)
     thread = threading.Thread(target=server.serve_forever, name="endpoint", daemon=True)
     thread.start()
     try:
@@ -41,6 +46,16 @@ def endpoint(port: int, *, metrics: Callable[[], bytes], is_healthy: Callable[[]
 
 
 _Document = tuple[HTTPStatus, str, bytes]
+
+
+class _Server(HTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """One event in the log, in place of a traceback on standard error."""
+        error = sys.exc_info()[1]
+        if isinstance(error, ConnectionError):
+            log_event(logger, logging.INFO, "asker hung up", reason=repr(error))
+        else:
+            logger.exception("unexpected error")
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -30,6 +30,7 @@ from shared.domain import (
     apply_batch,
     kind_of,
 )
+from shared.errors import EventNotFound
 from shared.line.codec import UNREADABLE, WaitingCommand, command_of_payload
 from shared.records import (
     BookingRecord,
@@ -91,11 +92,14 @@ class RowsVerifier:
         self.counts = Counts()
 
     def verify_rows(self, event_id: str, rows: EventRows) -> None:
-        """Check one event."""
+        """Check one event.
+
+        Raises:
+            EventNotFound: there is no event with this id, and no row that names it.
+        """
         event = rows.event()
         if event is None:
-            if self._verify_failed(rows, after_position=0) == 0:
-                self._violation(f"event {event_id} does not exist")
+            self._verify_absent(rows, event_id)
         elif event.archived_at is not None:
             self._verify_archived(rows, event)
         else:
@@ -109,6 +113,13 @@ class RowsVerifier:
             self._compare(f"event {event.id}", event, replayed)
             self._check_seal(event)
             self._compare_bookings(rows, store)
+
+    def _verify_absent(self, rows: EventRows, event_id: str) -> None:
+        if self._verify_failed(rows, after_position=0):
+            return
+        if next(rows.bookings(), None) is None:
+            raise EventNotFound(f"there is no event {event_id}")
+        self._violation(f"event {event_id} does not exist, but bookings of it are left")
 
     def _verify_archived(self, rows: EventRows, event: EventRecord) -> None:
         """Nothing is left of it but its row, and commands that came too late."""
@@ -251,7 +262,11 @@ class Verifier(RowsVerifier):
             self.verify_event(event_id)
 
     def verify_event(self, event_id: str) -> None:
-        """Check one event. It may go on selling meanwhile."""
+        """Check one event. It may go on selling meanwhile.
+
+        Raises:
+            EventNotFound: there is no event with this id, and no row that names it.
+        """
         with self._database.transaction(snapshot=True, seconds_max=audit.READ_SECONDS_MAX) as connection:
             self.verify_rows(event_id, audit.DatabaseRows(connection, event_id))
 

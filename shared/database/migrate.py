@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from shared.database.online import LOCK_TIMEOUT_MS
 from shared.database.roles import grant_rights
-from shared.errors import MigrationRefused
+from shared.errors import DatabaseUnavailable, MigrationRefused
 
 MIGRATION_LOCK = 0x4F4E53414C45
 """Key of the advisory lock under which migrations run: the bytes of `ONSALE`."""
@@ -39,7 +39,7 @@ def migrate(database_url: str, revision: str = "head", *, passwords_directory: P
     Raises:
         MigrationRefused: others have held a lock that it needs through all tries, or the revision can't be
             left with the rows that are there. The schema is that of some revision.
-        sqlalchemy.exc.OperationalError: PostgreSQL can't be reached.
+        DatabaseUnavailable: PostgreSQL can't be reached, or has been lost. What was done stays done.
         OSError: a password can't be read.
     """
     engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg2://", 1))
@@ -49,6 +49,8 @@ def migrate(database_url: str, revision: str = "head", *, passwords_directory: P
             if revision == "head":
                 grant_rights(connection, passwords_directory)
                 connection.commit()
+    except OperationalError as error:
+        raise DatabaseUnavailable(f"PostgreSQL: {error.orig}") from error
     finally:
         engine.dispose()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from tests.builders import book, create_event, seed, submit, tamper, wait_until
 from tests.conftest import StartWebhooks, StartWorker
 from tests.unit.test_metrics import needs_promtool
 from worker.__main__ import main
+from worker.endpoint import endpoint
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
 """A name and labels."""
@@ -268,6 +270,25 @@ def test_what_verify_found_is_told(
     assert main(["verify"]) == 0
     assert read(line_status(), "onsale_verify_violations") == 0
     assert 0 < redis_client.ttl("onsale:verified") <= limits.VERIFY_RESULT_TTL_SECONDS
+
+
+def test_who_hangs_up_on_a_worker_is_told_in_one_line(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    longer_than_any_buffer = b"x" * 50_000_000
+    with (
+        caplog.at_level(logging.INFO),
+        endpoint(0, metrics=lambda: longer_than_any_buffer, is_healthy=lambda: True) as port,
+    ):
+        with socket.create_connection(("127.0.0.1", port)) as asker:
+            asker.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+            assert asker.recv(1)
+        # It answers one after the other: the first is done with.
+        assert answers(f"http://127.0.0.1:{port}/health")
+    assert [record.getMessage() for record in caplog.records if record.name == "worker.endpoint"] == [
+        "asker hung up"
+    ]
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_worker_tells_its_own(

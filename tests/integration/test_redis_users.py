@@ -1,13 +1,16 @@
-"""Redis with the users that `docker-compose up` gives it: who may what, and that no command is lost by it."""
+"""Redis as `docker-compose up` sets it, and its users: who may what, and that no command is lost by it."""
 
 from __future__ import annotations
 
+import re
 import runpy
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
+import yaml
 
 from local.servers import ValkeyServer
 from shared.database.engine import Database
@@ -32,8 +35,21 @@ class ValkeyWithUsers(ValkeyServer):
     @property
     def url(self) -> str:
         """Where the API and the workers connect."""
-        password = (self.data_directory.parent / "redis" / "password").read_text().strip()
-        return f"redis://onsale:{password}@127.0.0.1:{self.port}/0"
+        return self.url_of("onsale", "redis")
+
+    def url_of(self, user: str, secret: str) -> str:
+        """Where this user connects, with the password from this folder."""
+        password = (self.data_directory.parent / secret / "password").read_text().strip()
+        return f"redis://{user}:{password}@127.0.0.1:{self.port}/0"
+
+
+def compose_settings(project_root: Path) -> dict[str, str]:
+    """What the compose file sets, but for the places of files."""
+    services = yaml.safe_load((project_root / "docker-compose.yml").read_text())["services"]
+    command = re.sub(r"\$\{\w+:-(\w+)\}", r"\1", services["redis"]["command"])
+    _, *words = shlex.split(command)
+    settings = {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+    return {name: value for name, value in settings.items() if name not in ("dir", "aclfile")}
 
 
 @pytest.fixture
@@ -43,7 +59,8 @@ def guarded(project_root: Path, tmp_path: Path) -> Iterator[ValkeyWithUsers]:
         (tmp_path / name).mkdir()
     script["main"](tmp_path)
     users = str(tmp_path / "redis_server" / "users.acl")
-    with ValkeyWithUsers(tmp_path / "data", settings={"aclfile": users}) as server:
+    settings = {**compose_settings(project_root), "aclfile": users}
+    with ValkeyWithUsers(tmp_path / "data", settings=settings) as server:
         yield server
 
 
@@ -74,11 +91,29 @@ def test_nobody_gets_in_without_a_password(guarded: ValkeyWithUsers, url: str) -
 
 
 def test_the_dashboards_user_sees_what_is_rqs_and_not_the_line(guarded: ValkeyWithUsers) -> None:
-    password = (guarded.data_directory.parent / "dashboard_redis" / "password").read_text().strip()
-    url = f"redis://dashboard:{password}@127.0.0.1:{guarded.port}/0"
-    with redis.Redis.from_url(url) as client:
+    with redis.Redis.from_url(guarded.url_of("dashboard", "dashboard_redis")) as client:
         assert client.smembers("rq:queues") == set()
         with pytest.raises(redis.exceptions.NoPermissionError):
             client.get("onsale:anything")
         with pytest.raises(redis.exceptions.NoPermissionError):
             client.flushdb()
+
+
+def test_the_operator_backs_up_and_promotes_and_no_process_of_ours_can(guarded: ValkeyWithUsers) -> None:
+    with redis.Redis.from_url(guarded.url_of("operator", "redis_operator")) as client:
+        assert client.config_set("auto-aof-rewrite-percentage", 0)
+        assert client.info("persistence")["aof_rewrite_in_progress"] == 0
+        assert client.replicaof("NO", "ONE")
+    for user, secret in (("onsale", "redis"), ("dashboard", "dashboard_redis")):
+        with redis.Redis.from_url(guarded.url_of(user, secret)) as client:
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.config_set("auto-aof-rewrite-percentage", 0)
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.replicaof("NO", "ONE")
+
+
+def test_redis_has_a_bound_of_its_own_past_which_it_refuses(guarded: ValkeyWithUsers) -> None:
+    with redis.Redis.from_url(guarded.url) as client:
+        # Without a bound of its own there would be nothing to compare with, and the kernel would end it.
+        assert client.info("memory")["maxmemory"] == 2 * 1024**3
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}

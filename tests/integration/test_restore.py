@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
+from local.logins import make_logins
 from local.servers import PostgresServer, ValkeyServer
 from shared.clock import SystemClock
 from shared.database import statements
 from shared.database.engine import Database
+from shared.database.roles import WORKER
 from shared.domain import OutcomeCode
 from shared.errors import EventNotFound, OutOfTurn
 from shared.line.codec import cancel_payload
@@ -86,9 +88,12 @@ class Site:
         return target
 
     def restore_postgresql(self, backup: Path) -> None:
-        url = in_new_database(self.postgres, f"restored_{id(self)}")
+        self.restore_postgresql_to(in_new_database(self.postgres, f"restored_{id(self)}"), backup)
+
+    def restore_postgresql_to(self, url: str, backup: Path) -> None:
         name = urlsplit(url).path.lstrip("/")
-        run_tool("pg_restore", url, f"--dbname={name}", "--exit-on-error", str(backup))
+        options = ["--exit-on-error", "--no-owner", "--no-privileges", f"--dbname={name}"]
+        run_tool("pg_restore", url, *options, str(backup))
         self.database.close()
         self.settings = self.settings.model_copy(update={"database_url": url})
         self.database = Database(self.settings, connections_max=3)
@@ -372,6 +377,34 @@ def test_the_commands_of_the_operators_page_do_what_it_says(site: Site, event: E
     assert run("reconcile") == 0
     assert run("verify") == 0
     assert run("migrate", "--to", "0003") == 0
+
+
+@pytest.fixture
+def hosted_url(tmp_path: Path) -> Iterator[str]:
+    """An empty database on a server of its own, where nobody has heard of Onsale and we are no superuser."""
+    with PostgresServer(tmp_path / "hosted" / "data") as server:
+        as_superuser = server.url
+        in_new_database(server, "tickets")
+        run_tool("psql", as_superuser, "--command=CREATE ROLE tenant LOGIN CREATEROLE PASSWORD 'secret'")
+        run_tool("psql", as_superuser, "--command=ALTER DATABASE tickets OWNER TO tenant")
+        yield f"postgresql://tenant:secret@127.0.0.1:{server.port}/tickets"
+
+
+def test_a_backup_is_restored_on_a_server_without_the_roles_and_sells_on_under_them(
+    site: Site, event: EventRecord, hosted_url: str, tmp_path: Path
+) -> None:
+    told = site.outcomes(event)
+    site.restore_postgresql_to(hosted_url, site.back_up_postgresql())
+    logins = make_logins(hosted_url, tmp_path / "passwords")
+    as_owner = site.settings.model_copy(update={"passwords_directory": logins.passwords_directory})
+    assert bring_schema_to(as_owner, "head") == 0
+    submit(site.settings, [book(event.id, "ann")])
+    as_worker = site.settings.model_copy(update={"database_url": logins.urls[WORKER]})
+    with closing(Database(as_worker, connections_max=1)) as database:
+        apply_waiting(site.settings, database, site.client, event.id)
+    assert site.outcomes(event)[:5] == told
+    assert site.outcomes(event)[5][2] is OutcomeCode.BOOKED
+    site.assert_all_is_well(event)
 
 
 def test_an_event_that_sells_meanwhile_is_not_suspected(site: Site, event: EventRecord) -> None:

@@ -149,6 +149,24 @@ def test_rq_info_shows_the_true_depth_and_the_workers(
     assert f"idle event:{event.id}" in shown
 
 
+def test_rq_info_shows_the_webhooks_process_to_who_names_its_queues(
+    settings: Settings,
+    event: EventRecord,
+    redis_client: redis.Redis,
+    environment: dict[str, str],
+    start_webhooks: StartWebhooks,
+) -> None:
+    submit(settings, [book(event.id, "ann")])
+    start_webhooks()
+
+    def workers(*queues: str) -> int:
+        shown = run_rq(environment, "info", "-u", settings.redis_url, "--raw", *queues)
+        return sum(line.startswith("worker ") for line in shown.splitlines())
+
+    wait_until(lambda: workers("webhooks", "webhooks-slow") == 2)
+    assert workers() == 0
+
+
 def test_a_worker_is_listed_under_the_event_that_it_worked_on_last(
     settings: Settings,
     event: EventRecord,

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from shared.clock import SystemClock
 from shared.database.engine import Database
 from shared.database.tables import bookings, events, ledger
+from shared.errors import DatabaseUnavailable
 from shared.identifiers import new_id
 from shared.line.codec import (
     book_payload,
@@ -21,12 +22,14 @@ from shared.line.codec import (
     encode_job_data,
 )
 from shared.line.consumer import NO_CLAIM
+from shared.line.keys import VERIFIED
 from shared.records import CommandPayload, EventRecord
 from shared.settings import Settings
 from tests.builders import create_event, tamper, violations
 from worker.__main__ import main
 from worker.batch import apply_to_database
 from worker.operations import verify
+from worker.verify import Verifier
 
 OPENING = datetime(2026, 11, 23, 10, tzinfo=UTC)
 CHANGES = {
@@ -185,8 +188,44 @@ def test_other_events_are_not_suspected(database: Database, event: EventRecord) 
     assert violations(database, event.id) == []
 
 
-def test_an_event_that_does_not_exist_is_a_violation(database: Database) -> None:
-    assert len(violations(database, new_id())) == 1
+def test_a_mistyped_id_is_no_violation_and_wakes_nobody(
+    database: Database, settings: Settings, redis_client: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unknown = new_id()
+    assert verify(settings, unknown) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == f"not all could be checked: there is no event {unknown}\n"
+    assert not redis_client.exists(VERIFIED)
+
+
+def test_bookings_without_their_event_are_a_violation(database: Database, event: EventRecord) -> None:
+    tamper(database, "DELETE FROM ledger; DELETE FROM events")
+    assert violations(database, event.id) == [f"event {event.id} does not exist, but bookings of it are left"]
+
+
+def test_what_was_found_before_postgresql_went_away_counts(
+    database: Database,
+    settings: Settings,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first, second = sorted((create_event(database), create_event(database)), key=lambda each: each.id)
+    tamper(database, f"UPDATE events SET available_tickets = 9 WHERE id = '{first.id}'")
+    verify_event = Verifier.verify_event
+
+    def lose_the_second(verifier: Verifier, event_id: str) -> None:
+        if event_id == second.id:
+            raise DatabaseUnavailable
+        verify_event(verifier, event_id)
+
+    monkeypatch.setattr(Verifier, "verify_event", lose_the_second)
+    assert verify(settings, None) == 1
+    said = capsys.readouterr()
+    assert "not all could be checked" in said.err
+    assert f"event {first.id}: available_tickets is 9" in said.out
+    assert redis_client.hget(VERIFIED, "violations") not in (None, b"0")
 
 
 def test_the_command_says_what_it_found_and_exits_accordingly(

@@ -180,6 +180,32 @@ def test_a_worker_says_whether_it_lives(
     wait_until(lambda: not is_worker_alive_on_this_host(redis_client))
 
 
+def test_what_a_full_redis_refuses_is_put_off_until_it_is_due_again(
+    settings: Settings,
+    database: Database,
+    redis_client: redis.Redis,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    events = [create_event(database) for _ in range(8)]
+    for each in events:
+        seed(settings, each)
+        submit(settings, [book(each.id, "ann")])
+    rarely = settings.model_copy(update={"sweep_seconds": 3600.0, "worker_ttl_seconds": 3600})
+    worker = build_worker(rarely, database, name="refused")
+    redis_client.config_set("maxmemory", "1mb")
+    try:
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        # Each event is a turn of its own.
+        wait_until(lambda: all(applied(database, each) == 1 for each in events))
+        worker.stop()
+        thread.join()
+    finally:
+        redis_client.config_set("maxmemory", "0")
+    # One heartbeat and one sweep were due.
+    assert caplog.messages.count("heartbeat or sweep put off") == 2
+
+
 def test_a_redis_without_memory_is_worked_free(
     settings: Settings,
     database: Database,

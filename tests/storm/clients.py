@@ -119,7 +119,6 @@ class Client:
         if self._random.random() < HANG_UP_SHARE:
             await self._hang_up(command)
             if self._random.random() < NEVER_RETRY_SHARE:
-                command.is_given_up = True
                 return
         if not await self._send_until_answered(command, wait, deadline):
             return
@@ -150,7 +149,6 @@ class Client:
                 command.told.append(told)
                 return True
             await self._pause_before_retry()
-        command.is_given_up = True
         return False
 
     async def _send(self, command: SentCommand, wait: int) -> Told | None:

@@ -46,7 +46,6 @@ class SentCommand:
     first_sent_at: float = 0.0
     attempts: int = 0
     is_withdrawal_asked: bool = False
-    is_given_up: bool = False
     told: list[Told] = field(default_factory=list)
     told_of_other_body: list[Told] = field(default_factory=list)
     """Answers to another command that was sent under the same key on purpose."""

@@ -7,6 +7,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+import yaml
 
 from shared.settings import Settings
 
@@ -114,7 +115,7 @@ def test_each_service_sees_the_secrets_that_it_needs_and_no_others(compose: str)
     }
     assert mounted == {
         "postgres": {"owner"},
-        "redis": {"redis_server"},
+        "redis": {"redis_server", "redis_operator"},
         "migrate": {"owner", "redis", "api", "worker", "webhooks"},
         "api": {"api", "redis"},
         "worker": {"worker", "redis"},
@@ -122,6 +123,18 @@ def test_each_service_sees_the_secrets_that_it_needs_and_no_others(compose: str)
         "dashboard": {"dashboard_redis", "dashboard_login"},
         "keys": {"owner", "redis"},
     }
+
+
+def test_the_example_of_an_override_sets_what_there_is(project_root: Path, compose: str) -> None:
+    operations = (project_root / "docs/operations.md").read_text()
+    (example,) = re.findall(r"^```yaml\n(.*?)^```$", operations, re.MULTILINE | re.DOTALL)
+    override, own = yaml.safe_load(example), yaml.safe_load(compose)
+    assert override["version"] == own["version"]
+    assert override["services"].keys() <= own["services"].keys()
+    for each in override["services"].values():
+        values = {name.removeprefix("ONSALE_").lower(): value for name, value in each["environment"].items()}
+        assert values.keys() <= Settings.model_fields.keys()
+        Settings(database_url="postgresql://", redis_url="redis://", **values)
 
 
 def test_the_api_in_containers_asks_who_calls(compose: str) -> None:

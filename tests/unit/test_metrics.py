@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,21 @@ def test_the_alert_rules_ask_for_metrics_that_exist(project_root: Path) -> None:
     asked = {base_name(name) for name in NAME.findall(rules)}
     assert asked
     assert asked <= set(instruments())
+
+
+def test_what_alerts_count_is_told_from_the_start(project_root: Path) -> None:
+    """A new process counts nothing yet: an alert on growth needs the zero before the first one."""
+    rules = (project_root / "deploy/prometheus/alerts.yml").read_text()
+    counted = re.findall(r"onsale_\w+_total\{[^}]+\}", rules)
+    assert len(counted) >= 4
+    told = subprocess.run(
+        [sys.executable, "-c", "from shared.metrics import exposition; print(exposition().decode())"],
+        cwd=project_root,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert [each for each in counted if f"{each} 0.0\n" not in told] == []
 
 
 def test_the_operator_is_told_what_to_do_about_every_alert(project_root: Path) -> None:

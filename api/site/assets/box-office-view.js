@@ -32,7 +32,7 @@ function shortTime(seconds) {
   return [count(Math.round(seconds / 60)), "min"];
 }
 
-export function timeText(seconds) {
+function timeText(seconds) {
   return shortTime(seconds).join(" ");
 }
 

@@ -15,7 +15,7 @@ export function kept(points) {
 }
 
 /** The least round number that is not below `value`, divisible into `TICKS` round steps. */
-export function roundUp(value) {
+function roundUp(value) {
   const step = value / TICKS;
   const power = 10 ** Math.floor(Math.log10(step));
   const factor = [1, 2, 2.5, 5, 10].find((each) => each * power >= step * 0.999999);
