@@ -343,7 +343,12 @@ def too_many_connections() -> ProblemDocument:
 
 def not_http() -> ProblemDocument:
     """What came is no HTTP/1.1."""
-    return problem("not-http", "Not HTTP", 400, "The request can't be read. Send HTTP/1.1.")
+    return problem(
+        "not-http",
+        "Not HTTP",
+        400,
+        "The request can't be read. Send HTTP/1.1, and percent-encode what is not ASCII in the address.",
+    )
 
 
 def body_too_large() -> ProblemDocument:
