@@ -15,7 +15,7 @@ from api.event_lookup import known_event_id, refuse_archived
 from api.headers import joined_header
 from api.idempotency import IDEMPOTENCY_KEY_PATTERN
 from api.openapi import ACCEPTED, ADMISSION, NEXT_PAGE, PROBLEMS, REFUSED
-from api.pages import PageQuery, page_response, read_cursor
+from api.pages import PageQuery, is_id, is_text, page_response, read_cursor
 from api.problems import ProblemError, booking_not_found, event_not_found, forbidden
 from api.schemas import Booking, BookingPage, BookingRequest, Job, UserId
 from api.submit import SubmitHeaders, json_response, submit_booking, submit_command
@@ -103,7 +103,7 @@ async def list_bookings(
     """In order of user and id, as PostgreSQL has them. Customers see their own."""
     id = known_event_id(event_id)
     query = await _query_of(context, caller, id, query)
-    after = read_cursor(query.cursor, str, str)
+    after = read_cursor(query.cursor, is_text, is_id)
     found = await run_in_threadpool(_list_bookings, context, id, query, after)
     if found is None:
         raise ProblemError(event_not_found(event_id))

@@ -13,7 +13,7 @@ from api.conditional import IfNoneMatch, conditional_response
 from api.context import ApiContext, Context
 from api.event_lookup import known_event_id
 from api.openapi import ACCEPTED, ADMISSION, NEXT_PAGE, NOT_MODIFIED, PROBLEMS, REFUSED
-from api.pages import PageQuery, page_response, read_cursor
+from api.pages import PageQuery, is_id, page_response, read_cursor
 from api.problems import ProblemError, invalid_request
 from api.routes.bookings import IdempotencyKey, Prefer, submit_headers
 from api.schemas import Event, EventChange, EventPage, EventRequest, Job
@@ -69,7 +69,7 @@ async def create_event(request: EventRequest, context: Context, caller: Organise
 )
 async def list_events(context: Context, caller: AnyCaller, query: Annotated[PageQuery, Query()]) -> Response:
     """The newest first, as PostgreSQL has them. Organisers and sellers see those of their account."""
-    before = read_cursor(query.cursor, str)
+    before = read_cursor(query.cursor, is_id)
     found = await run_in_threadpool(_list_events, context, caller.account, before, query.limit + 1)
     return page_response("/events", query, [(event_view(event), (event.id,)) for event in found])
 

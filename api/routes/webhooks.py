@@ -13,7 +13,7 @@ from api.callers import Caller
 from api.context import ApiContext, Context
 from api.event_lookup import known_event_id
 from api.openapi import ADMISSION, NEXT_PAGE, PROBLEMS
-from api.pages import PageQuery, page_response, read_cursor
+from api.pages import PageQuery, is_position, is_text, page_response, read_cursor
 from api.problems import ProblemError, webhook_not_found
 from api.submit import json_response
 from api.webhook_schemas import (
@@ -131,7 +131,7 @@ async def list_messages(
 ) -> Response:
     """Newest first, in pages."""
     await check_webhook(context, caller, webhook_id)
-    before = read_cursor(query.cursor, int, str)
+    before = read_cursor(query.cursor, is_position, is_text)
     found = await run_in_threadpool(
         webhooks.messages_of,
         context,
