@@ -13,7 +13,8 @@ from api.callers import Caller
 from api.context import ApiContext, Context
 from api.event_lookup import known_event_id, refuse_archived
 from api.headers import joined_header
-from api.idempotency import IDEMPOTENCY_KEY_PATTERN
+from api.idempotency import IDEMPOTENCY_KEY_PATTERN, keyed_job_id
+from api.jobs import read_job
 from api.openapi import ACCEPTED, ADMISSION, NEXT_PAGE, PROBLEMS, REFUSED
 from api.pages import PageQuery, is_id, is_text, page_response, read_cursor
 from api.problems import ProblemError, booking_not_found, event_not_found, forbidden
@@ -134,18 +135,12 @@ async def cancel(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """The command stands in the same line as the bookings; a booking that still waits can be cancelled."""
-    id = canonical_id(booking_id)
-    origin = None if id is None else await find_booking_origin(context, id)
-    if (
-        id is None
-        or origin is None
-        or origin.refused
-        or not await may_touch(context, caller, event_id=origin.event_id, user_id=origin.user_id)
-    ):
+    id, headers = canonical_id(booking_id), submit_headers(request)
+    event_id = None if id is None else await _event_to_cancel_at(context, caller, id, headers.idempotency_key)
+    if id is None or event_id is None:
         raise ProblemError(booking_not_found(booking_id))
-    headers = submit_headers(request)
     return await submit_command(
-        context, caller, origin.event_id, cancel_payload(id), headers, hang_ups_of(request.receive)
+        context, caller, event_id, cancel_payload(id), headers, hang_ups_of(request.receive)
     )
 
 
@@ -173,6 +168,21 @@ def submit_headers(request: Request) -> SubmitHeaders:
         prefer=joined_header(request, "prefer"),
         idempotency_key=joined_header(request, "idempotency-key"),
     )
+
+
+async def _event_to_cancel_at(
+    context: ApiContext, caller: Caller, booking_id: str, key: str | None
+) -> str | None:
+    """The event of a booking that the caller may cancel; None if there is no such booking."""
+    origin = await find_booking_origin(context, booking_id)
+    if origin is not None and not origin.refused:
+        may_cancel = await may_touch(context, caller, event_id=origin.event_id, user_id=origin.user_id)
+        return origin.event_id if may_cancel else None
+    if key is None:
+        return None
+    # Perhaps cancelled while it still waited: the same key is that job, whatever came of the booking.
+    job = await read_job(context, keyed_job_id(caller.id, key))
+    return None if job is None else job.document["event_id"]
 
 
 async def _query_of(

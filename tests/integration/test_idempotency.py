@@ -89,6 +89,34 @@ def test_a_key_sent_again_when_it_is_done_gives_its_result(
     assert len(outcomes_in_ledger(database, event.id)) == 1
 
 
+def test_a_key_of_a_cancellation_is_the_same_job_after_its_booking_was_refused(
+    api: httpx.Client, database: Database, start_worker: StartWorker, redis_client: redis.Redis
+) -> None:
+    event = create_event(database, max_tickets_per_user=1)
+    booked, refused = (post(api, event.id, key).json()["id"] for key in ("k1", "k2"))
+
+    def cancel(booking_id: str, **headers: str) -> httpx.Response:
+        return api.delete(f"/bookings/{booking_id}", headers=headers)
+
+    key = {"Idempotency-Key": "k3"}
+    first = cancel(refused, **key)
+    assert first.status_code == 202
+    start_worker()
+    wait_until(lambda: api.get(f"/jobs/{first.json()['id']}").json()["done"])
+    for _ in ("Redis knows the job", "only the ledger does"):
+        again = cancel(refused, **key)
+        assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
+        assert again.json()["error"]["type"] == "booking-not-found"
+        assert cancel(refused, **key, Prefer="wait=5").json() == again.json()["error"]
+        assert cancel(refused).status_code == 404
+        assert cancel(refused, **{"Idempotency-Key": "another"}).status_code == 404
+        for other, its_key in ((booked, "k3"), (refused, "k1")):
+            reused = cancel(other, **{"Idempotency-Key": its_key})
+            assert (reused.status_code, reused.json()["type"]) == (422, "idempotency-key-reused")
+        redis_client.flushdb()
+    assert len(outcomes_in_ledger(database, event.id)) == 3
+
+
 def test_a_key_means_the_same_job_at_every_process_and_after_a_restart_of_redis(
     settings: Settings,
     api: httpx.Client,
