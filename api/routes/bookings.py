@@ -18,8 +18,8 @@ from api.jobs import read_job
 from api.openapi import ACCEPTED, ADMISSION, NEXT_PAGE, PROBLEMS, REFUSED
 from api.pages import PageQuery, is_id, is_text, page_response, read_cursor
 from api.problems import ProblemError, booking_not_found, event_not_found, forbidden
-from api.schemas import Booking, BookingPage, BookingRequest, Job, UserId
-from api.submit import SubmitHeaders, json_response, submit_booking, submit_command
+from api.schemas import Booking, BookingPage, Job, UserId
+from api.submit import BOOKING_BODY, SubmitHeaders, json_response, submit_booking, submit_command
 from api.wait import hang_ups_of
 from shared.api_keys import Role
 from shared.database import lists, statements
@@ -52,18 +52,14 @@ IdempotencyKey = Annotated[
     status_code=202,
     response_model=Job,
     summary="Book tickets",
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": BookingRequest.model_json_schema()}},
-        }
-    },
+    openapi_extra=BOOKING_BODY.documented,
     responses={
         201: {"model": Booking, "description": "booked, if the client waited for it"},
         **ACCEPTED,
         **REFUSED,
         **PROBLEMS[403],
         **PROBLEMS[404],
+        **PROBLEMS[409],
         **PROBLEMS[410],
         **PROBLEMS[413],
         **PROBLEMS[415],
@@ -122,6 +118,7 @@ async def list_bookings(
         **ACCEPTED,
         **REFUSED,
         **PROBLEMS[404],
+        **PROBLEMS[409],
         **PROBLEMS[410],
         **PROBLEMS[422],
     },

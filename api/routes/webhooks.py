@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api import webhooks
@@ -12,6 +12,7 @@ from api.access import Organiser, check_manages, may_touch
 from api.callers import Caller
 from api.context import ApiContext, Context
 from api.event_lookup import known_event_id
+from api.json_body import JsonBody
 from api.openapi import ADMISSION, NEXT_PAGE, PROBLEMS
 from api.pages import PageQuery, is_position, is_text, page_response, read_cursor
 from api.problems import ProblemError, webhook_not_found
@@ -32,6 +33,7 @@ router = APIRouter(
     tags=["webhooks"], responses={**ADMISSION, **PROBLEMS[403], **PROBLEMS[404], **PROBLEMS[422]}
 )
 
+_WEBHOOK_BODY = JsonBody(WebhookRequest)
 _STRING = {"type": "string"}
 _LOCATION: dict[str, Any] = {"Location": {"description": "the new webhook", "schema": _STRING}}
 
@@ -41,15 +43,21 @@ _LOCATION: dict[str, Any] = {"Location": {"description": "the new webhook", "sch
     status_code=201,
     response_model=WebhookWithSecret,
     summary="Register a webhook",
-    responses={201: {"headers": _LOCATION}, **PROBLEMS[409], **PROBLEMS[413]},
+    openapi_extra=_WEBHOOK_BODY.documented,
+    responses={
+        201: {"headers": _LOCATION},
+        **PROBLEMS[409],
+        **PROBLEMS[410],
+        **PROBLEMS[413],
+        **PROBLEMS[415],
+    },
 )
-async def register_webhook(
-    event_id: str, request: WebhookRequest, context: Context, caller: Organiser
-) -> Response:
+async def register_webhook(event_id: str, request: Request, context: Context, caller: Organiser) -> Response:
     """It is told what happens from now on. The secret is shown this once."""
     await check_manages(context, caller, known_event_id(event_id))
-    await webhooks.check_target(context, request.url)
-    webhook = await run_in_threadpool(webhooks.register, context, event_id, request)
+    wanted = await _WEBHOOK_BODY.of(request)
+    await webhooks.check_target(context, wanted.url)
+    webhook = await run_in_threadpool(webhooks.register, context, event_id, wanted)
     document = {**webhook_view(webhook), "secret": webhook.secret}
     headers = {"Location": f"/webhooks/{webhook.id}", "Cache-Control": "no-store"}
     return json_response(document, 201, headers)
@@ -59,6 +67,7 @@ async def register_webhook(
     "/events/{event_id}/webhooks",
     response_model=Webhooks,
     summary="List the webhooks of an event",
+    responses=PROBLEMS[410],
 )
 async def list_webhooks(event_id: str, context: Context, caller: Organiser) -> Response:
     """All of them, oldest first; there are ten at most."""

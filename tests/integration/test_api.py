@@ -236,6 +236,39 @@ def test_a_body_that_is_no_json_is_refused(api: httpx.Client, content: bytes) ->
     problem_of(answer, 422, "invalid-request")
 
 
+@pytest.mark.parametrize(
+    "path", ["/events", "/events/{id}", "/events/{id}/bookings", "/events/{id}/webhooks"]
+)
+def test_a_body_is_taken_if_it_is_said_to_be_json_and_nothing_else(api: httpx.Client, path: str) -> None:
+    path = path.replace("{id}", make_event(api))
+    method = "PATCH" if path.count("/") == 2 else "POST"
+
+    def answer_to(headers: dict[str, str]) -> httpx.Response:
+        return api.request(method, path, content=b"{}", headers=headers)
+
+    for media_type in (
+        "text/plain",
+        "application/jsonx",
+        "application/vnd.api+json",
+        "multipart/form-data",
+        "",
+    ):
+        problem_of(answer_to({"Content-Type": media_type}), 415, "unsupported-media-type")
+    problem_of(answer_to({}), 415, "unsupported-media-type")
+    for media_type in ("application/json", "Application/JSON ; charset=utf-8"):
+        problem_of(answer_to({"Content-Type": media_type}), 422, "invalid-request")
+
+
+def test_a_body_that_is_json_but_can_not_be_taken_is_not_said_to_be_none(api: httpx.Client) -> None:
+    for content, reason in (
+        (b'{"name": "a", "total_tickets": ' + b"9" * 6_000 + b"}", "number out of range"),
+        (b'{"name": ' + b"[" * 6_000 + b"]" * 6_000 + b"}", "recursion limit exceeded"),
+    ):
+        answer = api.post("/events", content=content, headers={"Content-Type": "application/json"})
+        problem_of(answer, 422, "invalid-request")
+        assert reason in answer.text
+
+
 def test_errors_of_the_framework_are_problems_too(api: httpx.Client) -> None:
     problem_of(api.get("/nowhere"), 404, "not-found")
     problem_of(api.put("/events", json={}), 405, "method-not-allowed")

@@ -366,6 +366,20 @@ def test_a_thousand_pipelined_requests_are_answered_in_order(served: Serving) ->
     assert received.count(b"HTTP/1.1 200 OK") == count
 
 
+def test_who_hangs_up_in_the_middle_of_a_body_is_not_our_error(
+    served: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_connection(served.address, timeout=20) as connection:
+        connection.sendall(
+            b"POST /events HTTP/1.1\r\nHost: onsale\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 100\r\n\r\n{"
+        )
+        wait_until(lambda: any_request_has_begun(served))
+    wait_until(lambda: not any_request_has_begun(served))
+    assert is_well(served)
+    assert "unexpected error" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "body",
     [
