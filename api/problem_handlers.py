@@ -20,6 +20,7 @@ from api.problems import (
     idempotency_key_reused,
     internal_error,
     invalid_request,
+    not_found,
     problem,
     problem_response,
     sales_not_open,
@@ -77,13 +78,10 @@ def _answer_http_exception(request: Request, error: Exception) -> Response:
         return problem_response(document, {"Allow": ", ".join(_allowed_methods(request))})
     if error.status_code == 413:
         return problem_response(body_too_large(), error.headers)
-    titles = {
-        404: ("not-found", "Not found", "There is nothing at this path. See /docs for the paths."),
-    }
-    type_name, title, detail = titles.get(
-        error.status_code, ("http-error", "Request failed", str(error.detail))
-    )
-    return problem_response(problem(type_name, title, error.status_code, detail), error.headers)
+    if error.status_code == 404:
+        return problem_response(not_found(), error.headers)
+    document = problem("http-error", "Request failed", error.status_code, str(error.detail))
+    return problem_response(document, error.headers)
 
 
 def _allowed_methods(request: Request) -> list[str]:

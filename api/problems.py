@@ -50,6 +50,11 @@ def problem(type_name: str, title: str, status: int, detail: str) -> ProblemDocu
     return ProblemDocument(type=type_name, title=title, status=status, detail=detail)
 
 
+def not_found() -> ProblemDocument:
+    """There is no such path."""
+    return problem("not-found", "Not found", 404, "There is nothing at this path. See /docs for the paths.")
+
+
 def event_not_found(event_id: str) -> ProblemDocument:
     """There is no such event."""
     return problem(
@@ -296,6 +301,17 @@ def unsupported_media_type() -> ProblemDocument:
         "Unsupported media type",
         415,
         "Send JSON, with the header `Content-Type: application/json`.",
+    )
+
+
+def condition_not_supported() -> ProblemDocument:
+    """The change should depend on what the event is now."""
+    return problem(
+        "condition-not-supported",
+        "Condition not supported",
+        400,
+        "A change is decided when its turn in the line comes, whatever the event is then. Send it without"
+        " If-Match.",
     )
 
 

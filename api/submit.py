@@ -116,8 +116,10 @@ async def _accept_and_wait(
 
 
 def job_accepted(job: JobDocument, preference: Preference) -> Response:
-    """202 with the job, where to ask for it and when."""
-    headers = {"Location": f"/jobs/{job['id']}", "Retry-After": retry_after(job), **preference.headers(202)}
+    """202 with the job, where to ask for it and, unless it is done, when."""
+    headers = {"Location": f"/jobs/{job['id']}", **preference.headers(202)}
+    if not job["done"]:
+        headers["Retry-After"] = retry_after(job)
     return json_response(job, 202, headers)
 
 

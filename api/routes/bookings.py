@@ -88,6 +88,7 @@ class BookingsQuery(PageQuery):
     status: BookingStatus | None = None
 
 
+@router.head("/events/{event_id}/bookings", include_in_schema=False)
 @router.get(
     "/events/{event_id}/bookings",
     response_model=BookingPage,
@@ -141,6 +142,7 @@ async def cancel(
     )
 
 
+@router.head("/bookings/{booking_id}", include_in_schema=False)
 @router.get(
     "/bookings/{booking_id}",
     response_model=Booking,

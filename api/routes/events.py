@@ -15,7 +15,7 @@ from api.event_lookup import known_event_id
 from api.json_body import JsonBody
 from api.openapi import ACCEPTED, ADMISSION, NEXT_PAGE, NOT_MODIFIED, PROBLEMS, REFUSED
 from api.pages import PageQuery, is_id, page_response, read_cursor
-from api.problems import ProblemError, invalid_request
+from api.problems import ProblemError, condition_not_supported, invalid_request
 from api.routes.bookings import IdempotencyKey, Prefer, submit_headers
 from api.schemas import Event, EventChange, EventPage, EventRequest, Job
 from api.submit import find_event, json_response, submit_command
@@ -72,6 +72,7 @@ async def create_event(request: Request, context: Context, caller: Organiser) ->
     return json_response(event_view(event), 201, {"Location": f"/events/{event.id}"})
 
 
+@router.head("/events", include_in_schema=False)
 @router.get(
     "/events",
     response_model=EventPage,
@@ -118,6 +119,8 @@ async def change_event(
     """
     id = known_event_id(event_id)
     await check_manages(context, caller, id)
+    if "if-match" in request.headers:
+        raise ProblemError(condition_not_supported())
     change = await _CHANGE_BODY.of(request)
     if not change:
         raise ProblemError(invalid_request([("body", "name at least one thing to change")]))

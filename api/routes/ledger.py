@@ -20,6 +20,7 @@ from shared.records import LedgerRecord, ledger_view
 router = APIRouter(tags=["ledger"], responses=ADMISSION)
 
 
+@router.head("/events/{event_id}/ledger", include_in_schema=False)
 @router.get(
     "/events/{event_id}/ledger",
     response_model=LedgerPage,

@@ -63,6 +63,7 @@ async def register_webhook(event_id: str, request: Request, context: Context, ca
     return json_response(document, 201, headers)
 
 
+@router.head("/events/{event_id}/webhooks", include_in_schema=False)
 @router.get(
     "/events/{event_id}/webhooks",
     response_model=Webhooks,
@@ -76,6 +77,7 @@ async def list_webhooks(event_id: str, context: Context, caller: Organiser) -> R
     return json_response({"items": [webhook_view(webhook) for webhook in found]})
 
 
+@router.head("/webhooks/{webhook_id}", include_in_schema=False)
 @router.get(
     "/webhooks/{webhook_id}",
     response_model=Webhook,
@@ -129,6 +131,7 @@ class MessagesQuery(PageQuery):
     status: MessageStatus | None = None
 
 
+@router.head("/webhooks/{webhook_id}/messages", include_in_schema=False)
 @router.get(
     "/webhooks/{webhook_id}/messages",
     response_model=Messages,
@@ -155,6 +158,7 @@ async def list_messages(
     )
 
 
+@router.head("/webhooks/{webhook_id}/messages/{message_id}", include_in_schema=False)
 @router.get(
     "/webhooks/{webhook_id}/messages/{message_id}",
     response_model=MessageWithAttempts,

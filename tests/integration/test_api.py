@@ -285,6 +285,31 @@ def test_errors_of_the_framework_are_problems_too(api: httpx.Client) -> None:
     )
 
 
+def test_head_says_what_get_would(api: httpx.Client, start_worker: StartWorker) -> None:
+    start_worker()
+    event_id = make_event(api)
+    booking_id = book(api, event_id).json()["id"]
+    paths = ["/health", "/ready", "/events", f"/events/{event_id}/bookings", f"/bookings/{booking_id}"]
+    for path in paths:
+        head, get = api.head(path), api.get(path)
+        assert (head.status_code, head.content) == (200, b"")
+        for name in ("content-type", "content-length"):
+            assert head.headers[name] == get.headers[name]
+    refused = api.put("/bookings/x")
+    problem_of(refused, 405, "method-not-allowed")
+    assert refused.headers["allow"] == "DELETE, GET, HEAD"
+
+
+def test_a_path_is_taken_to_the_letter(api: httpx.Client, redis_client: redis.Redis) -> None:
+    event_id = make_event(api)
+    body = {"user_id": "ann", "ticket_count": 1}
+    for path in ("/events/", f"/events/{event_id}/", "/health%0A"):
+        problem_of(api.get(path), 404, "not-found")
+    for end in ("/", "%0A", "%0D%0A"):
+        problem_of(api.post(f"/events/{event_id}/bookings{end}", json=body), 404, "not-found")
+    assert redis_client.keys("rq:*") == []
+
+
 def test_a_job_is_answered_from_the_ledger_when_redis_has_forgotten_it(
     api: httpx.Client, start_worker: StartWorker, redis_client: redis.Redis
 ) -> None:

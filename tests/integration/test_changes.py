@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+import redis
 
 from shared.clock import SystemClock, format_time
 from shared.database.engine import Database
@@ -238,6 +239,16 @@ def test_a_new_event_opens_at_a_time_that_can_be_written(api: httpx.Client, mome
     answer = api.post("/events", json={"name": "Never", "total_tickets": 1, "sales_open_at": moment})
     assert answer.status_code == 422
     assert [error["field"] for error in answer.json()["errors"]] == ["sales_open_at"]
+
+
+@pytest.mark.parametrize("condition", ['"1"', "*"])
+def test_a_change_takes_no_condition(
+    api: httpx.Client, database: Database, redis_client: redis.Redis, condition: str
+) -> None:
+    event = create_event(database)
+    answer = api.patch(f"/events/{event.id}", json={"name": "New"}, headers={"If-Match": condition})
+    assert (answer.status_code, answer.json()["type"]) == (400, "condition-not-supported")
+    assert redis_client.keys("rq:*") == []
 
 
 def test_an_unknown_event_is_not_changed(api: httpx.Client) -> None:

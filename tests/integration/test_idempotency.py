@@ -81,7 +81,10 @@ def test_a_key_sent_again_when_it_is_done_gives_its_result(
     start_worker()
     booked = post(api, event.id, "k1", wait=True)
     assert post(api, event.id, "k1", wait=True).json() == booked.json()
-    assert post(api, event.id, "k1").json()["status"] == "succeeded"
+    again = post(api, event.id, "k1")
+    assert (again.status_code, again.json()["status"]) == (202, "succeeded")
+    # There is nothing left to ask again for.
+    assert "retry-after" not in again.headers
     redis_client.flushdb()
     late = post(api, event.id, "k1", wait=True)
     assert (late.status_code, late.json()) == (201, booked.json())
