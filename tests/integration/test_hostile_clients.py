@@ -335,6 +335,12 @@ def test_what_is_not_http_is_told_so(served: Serving, sent: bytes) -> None:
     assert is_well(served)
 
 
+def test_an_address_that_is_not_ascii_is_told_how_to_be_written(served: Serving) -> None:
+    status, document = answer_to(served.address, "GET /events?cursor=ä HTTP/1.1\r\n\r\n".encode())
+    assert (status, document["type"]) == (400, "not-http")
+    assert "percent-encode" in str(document["detail"])
+
+
 def test_past_the_bound_of_connections_a_new_one_is_refused(
     served: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
