@@ -13,6 +13,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.callers import Caller
 from api.context import ApiContext, Context
+from api.headers import joined_header
 from api.problems import ProblemError, event_not_found, forbidden
 from shared.api_keys import Role
 
@@ -28,7 +29,7 @@ async def _admitted(
     context: Context,
     _documented: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> Caller:
-    admission = context.gate.admit(request.headers.get("authorization"))
+    admission = context.gate.admit(joined_header(request, "authorization"))
     request.state.rate_limit_headers = admission.headers
     return admission.caller
 

@@ -13,10 +13,9 @@ import asyncio
 import logging
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
-from http import HTTPStatus
 from typing import Any, cast
 
-import orjson
+import httptools
 from fastapi import Response
 from starlette.types import Receive, Scope
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -25,7 +24,7 @@ from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
 from api.fast_lane import FAST_LANE, FastLane
 from api.problems import (
-    PROBLEM_MEDIA_TYPE,
+    RETRY_AFTER_SECONDS,
     ProblemDocument,
     head_too_large,
     internal_error,
@@ -34,10 +33,15 @@ from api.problems import (
     request_too_slow,
     too_many_connections,
 )
+from api.security_headers import security_headers
 from api.wait import HangUps
 from shared import limits
+from shared.identifiers import new_id
+from shared.log import log_event
 
 logger = logging.getLogger(__name__)
+
+_OFFERS = frozenset({b"upgrade", b"http2-settings"})
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -84,7 +88,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         if self._is_in_head:
             self._head_bytes += len(data)
-        super().data_received(data)
+        self._parse(data)
         if self.transport.is_closing():
             return
         if self._is_in_head and self._head_bytes > limits.REQUEST_HEAD_BYTES_MAX:
@@ -102,7 +106,9 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head of a request is there."""
         self._is_in_head, self._head_bytes = False, 0
-        if len(self.headers) > limits.REQUEST_HEADERS_MAX:
+        if self._is_refused:
+            return
+        if len(self.headers) > limits.REQUEST_HEADERS_MAX or self._is_head_too_long():
             self._refuse(head_too_large())
         else:
             super().on_headers_complete()
@@ -162,9 +168,46 @@ class HttpProtocol(HttpToolsProtocol):
         finally:
             self._awaited = None
 
-    def send_400_response(self, msg: str) -> None:
-        """What came is no HTTP."""
-        self._refuse(not_http())
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser.
+
+        It ends a request at its head if that offers to speak something else, and would take the body for the
+        next request. No offer is accepted here, so the request is read again without it.
+        """
+        self._unset_keepalive_if_required()
+        parts: list[bytes | memoryview] = [data]
+        while parts and not self._is_refused:
+            part = parts.pop()
+            try:
+                self.parser.feed_data(part)
+            except httptools.HttpParserUpgrade as offer:
+                if self.parser.get_method() == b"CONNECT":
+                    # What follows is meant for somebody else.
+                    self._refuse(not_http())
+                else:
+                    parts += [memoryview(part)[offer.args[0] :], self._head_without_offer()]
+                    self.parser = _new_parser(self)
+            except httptools.HttpParserError:
+                log_event(logger, logging.WARNING, "what came is no HTTP")
+                self._refuse(not_http())
+
+    def _should_upgrade(self) -> bool:
+        """Whether uvicorn leaves alone a request that makes an offer: it is read again."""
+        return self.parser.get_method() != b"CONNECT"
+
+    def _head_without_offer(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        parts = [self.parser.get_method(), b" ", self.url, b" HTTP/", version, b"\r\n"]
+        for name, value in self.headers:
+            if name not in _OFFERS:
+                parts += (name, b": ", value, b"\r\n")
+        parts.append(b"\r\n")
+        return b"".join(parts)
+
+    def _is_head_too_long(self) -> bool:
+        """Also one that came whole, of which no part was ever counted."""
+        fields = b"".join([name + value for name, value in self.headers])
+        return len(self.url) + len(fields) > limits.REQUEST_HEAD_BYTES_MAX
 
     def _answers_a_whole_request(self) -> bool:
         """Whether what arrives now belongs to a later request than the one that is being answered."""
@@ -194,7 +237,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._answering.keep_alive = False
             self.pipeline.clear()
         elif not self.transport.is_closing():
-            self.transport.write(_answer(document))
+            self.transport.write(_last_answer(document, self.server_state.default_headers))
             self.transport.close()
 
 
@@ -255,6 +298,10 @@ def _bytes_of(response: Response, cycle: RequestResponseCycle) -> bytes:
         cycle.keep_alive = False
     elif not cycle.keep_alive:
         headers.append((b"connection", b"close"))
+    return _written(response, headers)
+
+
+def _written(response: Response, headers: list[tuple[bytes, bytes]]) -> bytes:
     parts = [STATUS_LINE[response.status_code]]
     for name, value in headers:
         parts += (name, b": ", value, b"\r\n")
@@ -269,14 +316,19 @@ def _nothing() -> None:
     """Nothing is left to do when an answer is complete."""
 
 
-def _answer(document: ProblemDocument) -> bytes:
-    body = orjson.dumps(document)
-    status = HTTPStatus(document["status"])
-    head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: {PROBLEM_MEDIA_TYPE}\r\n"
-        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-    )
-    return head.encode() + body
+def _last_answer(document: ProblemDocument, default_headers: list[tuple[bytes, bytes]]) -> bytes:
+    """What a connection is refused with, with the headers that every answer has."""
+    retry = {"Retry-After": str(RETRY_AFTER_SECONDS)} if document["status"] == 503 else {}
+    response = problem_response(document, retry)
+    headers = [*default_headers, *response.raw_headers, (b"x-request-id", new_id().encode())]
+    return _written(response, [*headers, *security_headers(headers), (b"connection", b"close")])
+
+
+def _new_parser(protocol: HttpProtocol) -> httptools.HttpRequestParser:
+    """As uvicorn makes its own: what comes behind the last request of a connection is left alone."""
+    parser = httptools.HttpRequestParser(protocol)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
 
 
 class _Flow(FlowControl):

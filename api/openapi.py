@@ -94,7 +94,7 @@ def noted(description: str) -> dict[int | str, dict[str, Any]]:
             "description": description,
             "headers": {
                 "Location": {"description": "the job", "schema": _STRING, "example": "/jobs/01a206d1-…"},
-                **RETRY_AFTER,
+                "Retry-After": JOB_HEADERS["Retry-After"],
                 **PREFERENCE_HEADERS,
             },
             "links": JOB_LINKS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.problems import ProblemError, invalid_request
 from api.submit import json_response
 from shared import limits
+from shared.identifiers import canonical_id
 
 _LARGEST_WHOLE_NUMBER = 2**63 - 1
 
@@ -32,8 +33,8 @@ class PageQuery(BaseModel):
     ] = None
 
 
-def read_cursor(cursor: str | None, *types: type) -> tuple[Any, ...] | None:
-    """The values that a cursor holds; None for the first page.
+def read_cursor(cursor: str | None, *checks: Callable[[object], bool]) -> tuple[Any, ...] | None:
+    """The values that a cursor holds, each of which passes its check; None for the first page.
 
     Raises:
         ProblemError: it is none that a list of this kind has given.
@@ -46,16 +47,26 @@ def read_cursor(cursor: str | None, *types: type) -> tuple[Any, ...] | None:
         values = None
     if (
         not isinstance(values, list)
-        or [type(value) for value in values] != list(types)
-        or not all(_can_be_asked(value) for value in values)
+        or len(values) != len(checks)
+        or not all(check(value) for check, value in zip(checks, values, strict=True))
     ):
         raise ProblemError(invalid_request([("cursor", "use the next_cursor of the page before")]))
     return tuple(values)
 
 
-def _can_be_asked(value: str | int) -> bool:
-    """PostgreSQL has no text with a zero byte and no larger position."""
-    return "\x00" not in value if isinstance(value, str) else 0 <= value <= _LARGEST_WHOLE_NUMBER
+def is_text(value: object) -> bool:
+    """PostgreSQL has no text with a zero byte."""
+    return isinstance(value, str) and "\x00" not in value
+
+
+def is_id(value: object) -> bool:
+    """PostgreSQL compares ids with ids only."""
+    return isinstance(value, str) and canonical_id(value) is not None
+
+
+def is_position(value: object) -> bool:
+    """PostgreSQL has no larger position."""
+    return type(value) is int and 0 <= value <= _LARGEST_WHOLE_NUMBER
 
 
 def page_response(

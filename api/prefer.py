@@ -12,7 +12,7 @@ from api.context import Context
 from api.headers import joined_header
 
 _PREFERENCE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
-_SECONDS = re.compile(r"\d{1,6}", re.ASCII)
+_SECONDS = re.compile(r"\d+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

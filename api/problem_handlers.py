@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from api.problems import (
@@ -19,6 +20,7 @@ from api.problems import (
     idempotency_key_reused,
     internal_error,
     invalid_request,
+    not_found,
     problem,
     problem_response,
     sales_not_open,
@@ -48,6 +50,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _answer_invalid_request)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(OnsaleError, _answer_onsale_error)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_exception_handler(Exception, _answer_unexpected)
 
 
@@ -73,18 +76,12 @@ def _answer_http_exception(request: Request, error: Exception) -> Response:
             "See the Allow header for what this path takes.",
         )
         return problem_response(document, {"Allow": ", ".join(_allowed_methods(request))})
-    if error.status_code == 400:
-        # FastAPI's word for a body that is not even text.
-        return problem_response(invalid_request([("body", "send JSON, in UTF-8")]))
     if error.status_code == 413:
         return problem_response(body_too_large(), error.headers)
-    titles = {
-        404: ("not-found", "Not found", "There is nothing at this path. See /docs for the paths."),
-    }
-    type_name, title, detail = titles.get(
-        error.status_code, ("http-error", "Request failed", str(error.detail))
-    )
-    return problem_response(problem(type_name, title, error.status_code, detail), error.headers)
+    if error.status_code == 404:
+        return problem_response(not_found(), error.headers)
+    document = problem("http-error", "Request failed", error.status_code, str(error.detail))
+    return problem_response(document, error.headers)
 
 
 def _allowed_methods(request: Request) -> list[str]:
@@ -146,6 +143,11 @@ def onsale_error_response(error: OnsaleError, *, path: str) -> Response:
             return problem_response(document, retry)
         case _:
             raise error
+
+
+def _answer_nobody(_request: Request, _error: Exception) -> Response:
+    """The client hung up before its request was whole: there is nobody to answer and nothing to log."""
+    return Response(status_code=400)
 
 
 def _answer_unexpected(request: Request, error: Exception) -> Response:

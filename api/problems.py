@@ -50,6 +50,11 @@ def problem(type_name: str, title: str, status: int, detail: str) -> ProblemDocu
     return ProblemDocument(type=type_name, title=title, status=status, detail=detail)
 
 
+def not_found() -> ProblemDocument:
+    """There is no such path."""
+    return problem("not-found", "Not found", 404, "There is nothing at this path. See /docs for the paths.")
+
+
 def event_not_found(event_id: str) -> ProblemDocument:
     """There is no such event."""
     return problem(
@@ -299,6 +304,17 @@ def unsupported_media_type() -> ProblemDocument:
     )
 
 
+def condition_not_supported() -> ProblemDocument:
+    """The change should depend on what the event is now."""
+    return problem(
+        "condition-not-supported",
+        "Condition not supported",
+        400,
+        "A change is decided when its turn in the line comes, whatever the event is then. Send it without"
+        " If-Match.",
+    )
+
+
 def idempotency_key_malformed() -> ProblemDocument:
     """The Idempotency-Key header is not what it must be."""
     return problem(
@@ -343,7 +359,12 @@ def too_many_connections() -> ProblemDocument:
 
 def not_http() -> ProblemDocument:
     """What came is no HTTP/1.1."""
-    return problem("not-http", "Not HTTP", 400, "The request can't be read. Send HTTP/1.1.")
+    return problem(
+        "not-http",
+        "Not HTTP",
+        400,
+        "The request can't be read. Send HTTP/1.1, and percent-encode what is not ASCII in the address.",
+    )
 
 
 def body_too_large() -> ProblemDocument:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, with_config
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from shared import limits
 
 _NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f-\x9f]*$"
+_BEGINS_WITH_A_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 class _Request(BaseModel):
@@ -22,10 +25,17 @@ def _integral(value: object) -> object:
 
 
 def _only_text(value: object) -> object:
-    """A number would pass for the seconds since 1970."""
-    if not isinstance(value, str):
+    """A number would pass for the seconds since 1970, also one that is written as text."""
+    if not isinstance(value, str) or not _BEGINS_WITH_A_DATE.match(value):
         raise ValueError("write the time as text, as in RFC 3339")
     return value
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("use a time whose year, in UTC, is between 1 and 9999") from error
 
 
 _EventName = Annotated[
@@ -37,6 +47,7 @@ _SalesOpenAt = Annotated[
     AwareDatetime,
     Field(strict=False, description="when sales open, with a time zone; earlier bookings are refused"),
     BeforeValidator(_only_text),
+    AfterValidator(_in_utc),
 ]
 
 

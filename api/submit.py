@@ -9,7 +9,6 @@ import orjson
 from fastapi import Response
 from msgspec import Struct
 from msgspec.structs import replace
-from pydantic import TypeAdapter, ValidationError
 
 from api.access import check_booking_for
 from api.callers import ANYONE, Caller
@@ -24,14 +23,9 @@ from api.jobs import (
     recorded_document,
     retry_after_seconds,
 )
+from api.json_body import JsonBody
 from api.prefer import Preference, read_preference
-from api.problems import (
-    ProblemError,
-    event_not_found,
-    invalid_body,
-    problem_response,
-    unsupported_media_type,
-)
+from api.problems import ProblemError, event_not_found, problem_response
 from api.schemas import BookingRequest
 from api.spans import submit_span
 from api.wait import HangUps, wait_for_result
@@ -43,7 +37,7 @@ from shared.line.producer import Submission
 from shared.records import CommandPayload, EventRecord, LedgerRecord
 from shared.trace import carried_trace
 
-_read_booking = TypeAdapter(BookingRequest).validate_json
+BOOKING_BODY = JsonBody(BookingRequest)
 
 
 class SubmitHeaders(Struct, frozen=True, kw_only=True):
@@ -64,12 +58,7 @@ async def submit_booking(
         IdempotencyKeyReused, LineFull, TemporarilyUnavailable: it was not accepted.
     """
     id = known_event_id(event_id)
-    if headers.content_type is None or not headers.content_type.lower().startswith("application/json"):
-        raise ProblemError(unsupported_media_type())
-    try:
-        request = _read_booking(body)
-    except ValidationError as error:
-        raise ProblemError(invalid_body(error)) from error
+    request = BOOKING_BODY.read(body, headers.content_type)
     if caller is not ANYONE:
         await check_booking_for(context, caller, id, request.user_id)
     payload = book_payload(request.user_id, request.ticket_count)
@@ -127,8 +116,10 @@ async def _accept_and_wait(
 
 
 def job_accepted(job: JobDocument, preference: Preference) -> Response:
-    """202 with the job, where to ask for it and when."""
-    headers = {"Location": f"/jobs/{job['id']}", "Retry-After": retry_after(job), **preference.headers(202)}
+    """202 with the job, where to ask for it and, unless it is done, when."""
+    headers = {"Location": f"/jobs/{job['id']}", **preference.headers(202)}
+    if not job["done"]:
+        headers["Retry-After"] = retry_after(job)
     return json_response(job, 202, headers)
 
 

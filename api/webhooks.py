@@ -9,6 +9,7 @@ import anyio
 from anyio import to_thread
 
 from api.context import ApiContext
+from api.event_lookup import refuse_archived
 from api.problems import (
     ProblemError,
     event_not_found,
@@ -24,6 +25,7 @@ from shared.database import webhook_messages as message_statements
 from shared.database import webhooks as statements
 from shared.errors import AddressRefused
 from shared.identifiers import canonical_id
+from shared.records import EventRecord
 from shared.webhooks.addresses import checked_addresses, port_of, read_url, resolve_with_system
 from shared.webhooks.messages import MessageType
 from shared.webhooks.records import AttemptRecord, MessageRecord, MessageStatus, WebhookRecord, new_webhook
@@ -64,12 +66,11 @@ def register(context: ApiContext, event_id: str, request: WebhookRequest) -> Web
 
     Raises:
         ProblemError: there is no such event.
+        EventArchived: there was one.
         TooManyWebhooks: it has as many as it may have.
     """
     with context.database.transaction() as connection:
-        event = event_statements.find_event(connection, known_id(event_id))
-        if event is None:
-            raise ProblemError(event_not_found(event_id))
+        event = _found_event(event_statements.find_event(connection, known_id(event_id)), event_id)
         webhook = new_webhook(
             event,
             url=request.url,
@@ -86,11 +87,10 @@ def webhooks_of(context: ApiContext, event_id: str) -> list[WebhookRecord]:
 
     Raises:
         ProblemError: there is no such event.
+        EventArchived: there was one.
     """
     with context.database.transaction() as connection:
-        event = event_statements.find_event(connection, known_id(event_id))
-        if event is None:
-            raise ProblemError(event_not_found(event_id))
+        event = _found_event(event_statements.find_event(connection, known_id(event_id)), event_id)
         return statements.webhooks_of_event(connection, event.id)
 
 
@@ -202,6 +202,13 @@ def redeliver(context: ApiContext, webhook_id: str, message_id: str) -> MessageR
         message_statements.update_message(connection, again)
         statements.update_webhook(connection, replace(webhook, resting_until=None))
     return again
+
+
+def _found_event(event: EventRecord | None, event_id: str) -> EventRecord:
+    if event is None:
+        raise ProblemError(event_not_found(event_id))
+    refuse_archived(event)
+    return event
 
 
 def _found(webhook: WebhookRecord | None, webhook_id: str) -> WebhookRecord:

@@ -13,12 +13,13 @@ from api.callers import Caller
 from api.context import ApiContext, Context
 from api.event_lookup import known_event_id, refuse_archived
 from api.headers import joined_header
-from api.idempotency import IDEMPOTENCY_KEY_PATTERN
+from api.idempotency import IDEMPOTENCY_KEY_PATTERN, keyed_job_id
+from api.jobs import read_job
 from api.openapi import ACCEPTED, ADMISSION, NEXT_PAGE, PROBLEMS, REFUSED
-from api.pages import PageQuery, page_response, read_cursor
+from api.pages import PageQuery, is_id, is_text, page_response, read_cursor
 from api.problems import ProblemError, booking_not_found, event_not_found, forbidden
-from api.schemas import Booking, BookingPage, BookingRequest, Job, UserId
-from api.submit import SubmitHeaders, json_response, submit_booking, submit_command
+from api.schemas import Booking, BookingPage, Job, UserId
+from api.submit import BOOKING_BODY, SubmitHeaders, json_response, submit_booking, submit_command
 from api.wait import hang_ups_of
 from shared.api_keys import Role
 from shared.database import lists, statements
@@ -51,18 +52,14 @@ IdempotencyKey = Annotated[
     status_code=202,
     response_model=Job,
     summary="Book tickets",
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": BookingRequest.model_json_schema()}},
-        }
-    },
+    openapi_extra=BOOKING_BODY.documented,
     responses={
         201: {"model": Booking, "description": "booked, if the client waited for it"},
         **ACCEPTED,
         **REFUSED,
         **PROBLEMS[403],
         **PROBLEMS[404],
+        **PROBLEMS[409],
         **PROBLEMS[410],
         **PROBLEMS[413],
         **PROBLEMS[415],
@@ -91,6 +88,7 @@ class BookingsQuery(PageQuery):
     status: BookingStatus | None = None
 
 
+@router.head("/events/{event_id}/bookings", include_in_schema=False)
 @router.get(
     "/events/{event_id}/bookings",
     response_model=BookingPage,
@@ -103,7 +101,7 @@ async def list_bookings(
     """In order of user and id, as PostgreSQL has them. Customers see their own."""
     id = known_event_id(event_id)
     query = await _query_of(context, caller, id, query)
-    after = read_cursor(query.cursor, str, str)
+    after = read_cursor(query.cursor, is_text, is_id)
     found = await run_in_threadpool(_list_bookings, context, id, query, after)
     if found is None:
         raise ProblemError(event_not_found(event_id))
@@ -121,6 +119,7 @@ async def list_bookings(
         **ACCEPTED,
         **REFUSED,
         **PROBLEMS[404],
+        **PROBLEMS[409],
         **PROBLEMS[410],
         **PROBLEMS[422],
     },
@@ -134,21 +133,16 @@ async def cancel(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """The command stands in the same line as the bookings; a booking that still waits can be cancelled."""
-    id = canonical_id(booking_id)
-    origin = None if id is None else await find_booking_origin(context, id)
-    if (
-        id is None
-        or origin is None
-        or origin.refused
-        or not await may_touch(context, caller, event_id=origin.event_id, user_id=origin.user_id)
-    ):
+    id, headers = canonical_id(booking_id), submit_headers(request)
+    event_id = None if id is None else await _event_to_cancel_at(context, caller, id, headers.idempotency_key)
+    if id is None or event_id is None:
         raise ProblemError(booking_not_found(booking_id))
-    headers = submit_headers(request)
     return await submit_command(
-        context, caller, origin.event_id, cancel_payload(id), headers, hang_ups_of(request.receive)
+        context, caller, event_id, cancel_payload(id), headers, hang_ups_of(request.receive)
     )
 
 
+@router.head("/bookings/{booking_id}", include_in_schema=False)
 @router.get(
     "/bookings/{booking_id}",
     response_model=Booking,
@@ -173,6 +167,21 @@ def submit_headers(request: Request) -> SubmitHeaders:
         prefer=joined_header(request, "prefer"),
         idempotency_key=joined_header(request, "idempotency-key"),
     )
+
+
+async def _event_to_cancel_at(
+    context: ApiContext, caller: Caller, booking_id: str, key: str | None
+) -> str | None:
+    """The event of a booking that the caller may cancel; None if there is no such booking."""
+    origin = await find_booking_origin(context, booking_id)
+    if origin is not None and not origin.refused:
+        may_cancel = await may_touch(context, caller, event_id=origin.event_id, user_id=origin.user_id)
+        return origin.event_id if may_cancel else None
+    if key is None:
+        return None
+    # Perhaps cancelled while it still waited: the same key is that job, whatever came of the booking.
+    job = await read_job(context, keyed_job_id(caller.id, key))
+    return None if job is None else job.document["event_id"]
 
 
 async def _query_of(

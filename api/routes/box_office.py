@@ -14,6 +14,7 @@ from api.access import Organiser, check_manages
 from api.box_office_stream import EVENT_SCHEMA, EXAMPLE, BoxOfficeStream
 from api.context import ApiContext, Context
 from api.event_lookup import known_event_id, refuse_archived
+from api.headers import joined_header
 from api.openapi import ADMISSION, PROBLEMS
 from api.problems import ProblemError, event_not_found
 from shared import limits
@@ -61,7 +62,7 @@ async def stream_box_office(
         await run_in_threadpool(_refuse_what_is_not_there, context, id)
         woken = asyncio.Event()
         office = held.enter_context(context.box_offices.watch(id, woken.set))
-        authorization = request.headers.get("authorization")
+        authorization = joined_header(request, "authorization")
         return BoxOfficeStream(
             context,
             office,

@@ -12,9 +12,10 @@ from api.access import AnyCaller, Organiser, check_manages
 from api.conditional import IfNoneMatch, conditional_response
 from api.context import ApiContext, Context
 from api.event_lookup import known_event_id
+from api.json_body import JsonBody
 from api.openapi import ACCEPTED, ADMISSION, NEXT_PAGE, NOT_MODIFIED, PROBLEMS, REFUSED
-from api.pages import PageQuery, page_response, read_cursor
-from api.problems import ProblemError, invalid_request
+from api.pages import PageQuery, is_id, page_response, read_cursor
+from api.problems import ProblemError, condition_not_supported, invalid_request
 from api.routes.bookings import IdempotencyKey, Prefer, submit_headers
 from api.schemas import Event, EventChange, EventPage, EventRequest, Job
 from api.submit import find_event, json_response, submit_command
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["events"], responses=ADMISSION)
 
+_EVENT_BODY = JsonBody(EventRequest)
+_CHANGE_BODY = JsonBody(EventChange)
 _LOCATION: dict[str, Any] = {"Location": {"description": "the new event", "schema": {"type": "string"}}}
 _ETAG: dict[str, Any] = {"ETag": {"description": "changes with the event", "schema": {"type": "string"}}}
 
@@ -41,15 +44,23 @@ _ETAG: dict[str, Any] = {"ETag": {"description": "changes with the event", "sche
     status_code=201,
     response_model=Event,
     summary="Put an event on sale",
-    responses={201: {"headers": _LOCATION}, **PROBLEMS[403], **PROBLEMS[413], **PROBLEMS[422]},
+    openapi_extra=_EVENT_BODY.documented,
+    responses={
+        201: {"headers": _LOCATION},
+        **PROBLEMS[403],
+        **PROBLEMS[413],
+        **PROBLEMS[415],
+        **PROBLEMS[422],
+    },
 )
-async def create_event(request: EventRequest, context: Context, caller: Organiser) -> Response:
+async def create_event(request: Request, context: Context, caller: Organiser) -> Response:
     """All tickets are for sale at once, or from `sales_open_at` on."""
+    wanted = await _EVENT_BODY.of(request)
     terms = SaleTerms(
-        name=request.name,
-        total_tickets=request.total_tickets,
-        max_tickets_per_user=request.max_tickets_per_user,
-        sales_open_at=request.sales_open_at,
+        name=wanted.name,
+        total_tickets=wanted.total_tickets,
+        max_tickets_per_user=wanted.max_tickets_per_user,
+        sales_open_at=wanted.sales_open_at,
     )
     event = new_event(id=new_id(), terms=terms, created_at=context.clock.now(), organiser_id=caller.account)
     await run_in_threadpool(_insert_event, context, event)
@@ -61,6 +72,7 @@ async def create_event(request: EventRequest, context: Context, caller: Organise
     return json_response(event_view(event), 201, {"Location": f"/events/{event.id}"})
 
 
+@router.head("/events", include_in_schema=False)
 @router.get(
     "/events",
     response_model=EventPage,
@@ -69,7 +81,7 @@ async def create_event(request: EventRequest, context: Context, caller: Organise
 )
 async def list_events(context: Context, caller: AnyCaller, query: Annotated[PageQuery, Query()]) -> Response:
     """The newest first, as PostgreSQL has them. Organisers and sellers see those of their account."""
-    before = read_cursor(query.cursor, str)
+    before = read_cursor(query.cursor, is_id)
     found = await run_in_threadpool(_list_events, context, caller.account, before, query.limit + 1)
     return page_response("/events", query, [(event_view(event), (event.id,)) for event in found])
 
@@ -79,6 +91,7 @@ async def list_events(context: Context, caller: AnyCaller, query: Annotated[Page
     status_code=202,
     response_model=Job,
     summary="Change an event",
+    openapi_extra=_CHANGE_BODY.documented,
     responses={
         200: {"model": Event, "description": "changed, if the client waited for it"},
         **ACCEPTED,
@@ -88,12 +101,12 @@ async def list_events(context: Context, caller: AnyCaller, query: Annotated[Page
         **PROBLEMS[410],
         **PROBLEMS[409],
         **PROBLEMS[413],
+        **PROBLEMS[415],
         **PROBLEMS[422],
     },
 )
 async def change_event(
     event_id: str,
-    change: EventChange,
     request: Request,
     context: Context,
     caller: Organiser,
@@ -106,6 +119,9 @@ async def change_event(
     """
     id = known_event_id(event_id)
     await check_manages(context, caller, id)
+    if "if-match" in request.headers:
+        raise ProblemError(condition_not_supported())
+    change = await _CHANGE_BODY.of(request)
     if not change:
         raise ProblemError(invalid_request([("body", "name at least one thing to change")]))
     payload = change_payload(**change)

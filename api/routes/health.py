@@ -15,12 +15,14 @@ from shared.settings import Durability
 router = APIRouter(tags=["health"])
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", response_model=Health, summary="Is the process alive?")
 async def health() -> Response:
     """Asks no other server."""
     return json_response({"status": "ok"})
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get(
     "/ready",
     response_model=Readiness,

@@ -11,7 +11,7 @@ from api.access import Organiser, check_manages
 from api.context import ApiContext, Context
 from api.event_lookup import known_event_id, refuse_archived
 from api.openapi import ADMISSION, NEXT_PAGE, PROBLEMS
-from api.pages import PageQuery, page_response, read_cursor
+from api.pages import PageQuery, is_position, page_response, read_cursor
 from api.problems import ProblemError, event_not_found
 from api.schemas import LedgerPage
 from shared.database import lists, statements
@@ -20,6 +20,7 @@ from shared.records import LedgerRecord, ledger_view
 router = APIRouter(tags=["ledger"], responses=ADMISSION)
 
 
+@router.head("/events/{event_id}/ledger", include_in_schema=False)
 @router.get(
     "/events/{event_id}/ledger",
     response_model=LedgerPage,
@@ -32,7 +33,7 @@ async def list_ledger(
     """In order of position, that is, of acceptance. Rows never change, so a full page is final."""
     id = known_event_id(event_id)
     await check_manages(context, caller, id)
-    after = read_cursor(query.cursor, int)
+    after = read_cursor(query.cursor, is_position)
     found = await run_in_threadpool(_list, context, id, after[0] if after else 0, query.limit + 1)
     if found is None:
         raise ProblemError(event_not_found(event_id))

@@ -15,6 +15,7 @@ from shared.metrics import CONTENT_TYPE, IS_SHARED, exposition
 router = APIRouter(tags=["health"])
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get(
     "/metrics",
     response_class=Response,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api import webhooks
@@ -12,8 +12,9 @@ from api.access import Organiser, check_manages, may_touch
 from api.callers import Caller
 from api.context import ApiContext, Context
 from api.event_lookup import known_event_id
+from api.json_body import JsonBody
 from api.openapi import ADMISSION, NEXT_PAGE, PROBLEMS
-from api.pages import PageQuery, page_response, read_cursor
+from api.pages import PageQuery, is_position, is_text, page_response, read_cursor
 from api.problems import ProblemError, webhook_not_found
 from api.submit import json_response
 from api.webhook_schemas import (
@@ -32,6 +33,7 @@ router = APIRouter(
     tags=["webhooks"], responses={**ADMISSION, **PROBLEMS[403], **PROBLEMS[404], **PROBLEMS[422]}
 )
 
+_WEBHOOK_BODY = JsonBody(WebhookRequest)
 _STRING = {"type": "string"}
 _LOCATION: dict[str, Any] = {"Location": {"description": "the new webhook", "schema": _STRING}}
 
@@ -41,24 +43,32 @@ _LOCATION: dict[str, Any] = {"Location": {"description": "the new webhook", "sch
     status_code=201,
     response_model=WebhookWithSecret,
     summary="Register a webhook",
-    responses={201: {"headers": _LOCATION}, **PROBLEMS[409], **PROBLEMS[413]},
+    openapi_extra=_WEBHOOK_BODY.documented,
+    responses={
+        201: {"headers": _LOCATION},
+        **PROBLEMS[409],
+        **PROBLEMS[410],
+        **PROBLEMS[413],
+        **PROBLEMS[415],
+    },
 )
-async def register_webhook(
-    event_id: str, request: WebhookRequest, context: Context, caller: Organiser
-) -> Response:
+async def register_webhook(event_id: str, request: Request, context: Context, caller: Organiser) -> Response:
     """It is told what happens from now on. The secret is shown this once."""
     await check_manages(context, caller, known_event_id(event_id))
-    await webhooks.check_target(context, request.url)
-    webhook = await run_in_threadpool(webhooks.register, context, event_id, request)
+    wanted = await _WEBHOOK_BODY.of(request)
+    await webhooks.check_target(context, wanted.url)
+    webhook = await run_in_threadpool(webhooks.register, context, event_id, wanted)
     document = {**webhook_view(webhook), "secret": webhook.secret}
     headers = {"Location": f"/webhooks/{webhook.id}", "Cache-Control": "no-store"}
     return json_response(document, 201, headers)
 
 
+@router.head("/events/{event_id}/webhooks", include_in_schema=False)
 @router.get(
     "/events/{event_id}/webhooks",
     response_model=Webhooks,
     summary="List the webhooks of an event",
+    responses=PROBLEMS[410],
 )
 async def list_webhooks(event_id: str, context: Context, caller: Organiser) -> Response:
     """All of them, oldest first; there are ten at most."""
@@ -67,6 +77,7 @@ async def list_webhooks(event_id: str, context: Context, caller: Organiser) -> R
     return json_response({"items": [webhook_view(webhook) for webhook in found]})
 
 
+@router.head("/webhooks/{webhook_id}", include_in_schema=False)
 @router.get(
     "/webhooks/{webhook_id}",
     response_model=Webhook,
@@ -120,6 +131,7 @@ class MessagesQuery(PageQuery):
     status: MessageStatus | None = None
 
 
+@router.head("/webhooks/{webhook_id}/messages", include_in_schema=False)
 @router.get(
     "/webhooks/{webhook_id}/messages",
     response_model=Messages,
@@ -131,7 +143,7 @@ async def list_messages(
 ) -> Response:
     """Newest first, in pages."""
     await check_webhook(context, caller, webhook_id)
-    before = read_cursor(query.cursor, int, str)
+    before = read_cursor(query.cursor, is_position, is_text)
     found = await run_in_threadpool(
         webhooks.messages_of,
         context,
@@ -146,6 +158,7 @@ async def list_messages(
     )
 
 
+@router.head("/webhooks/{webhook_id}/messages/{message_id}", include_in_schema=False)
 @router.get(
     "/webhooks/{webhook_id}/messages/{message_id}",
     response_model=MessageWithAttempts,

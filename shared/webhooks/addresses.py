@@ -39,11 +39,12 @@ def read_url(text: str, *, allow_private: bool) -> httpx.URL:
     schemes = ("https", "http") if allow_private else ("https",)
     try:
         url = httpx.URL(text)
-    except httpx.InvalidURL as error:
+        host = url.host
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise AddressRefused(f"it is not a URL: {error}") from error
     if url.scheme not in schemes:
         raise AddressRefused(f"it must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
-    if not url.host or "%" in url.host:
+    if not host or "%" in host:
         raise AddressRefused("it names no host")
     if url.userinfo or url.fragment:
         raise AddressRefused("it must have no user, password or fragment (#)")

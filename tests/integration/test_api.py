@@ -236,6 +236,39 @@ def test_a_body_that_is_no_json_is_refused(api: httpx.Client, content: bytes) ->
     problem_of(answer, 422, "invalid-request")
 
 
+@pytest.mark.parametrize(
+    "path", ["/events", "/events/{id}", "/events/{id}/bookings", "/events/{id}/webhooks"]
+)
+def test_a_body_is_taken_if_it_is_said_to_be_json_and_nothing_else(api: httpx.Client, path: str) -> None:
+    path = path.replace("{id}", make_event(api))
+    method = "PATCH" if path.count("/") == 2 else "POST"
+
+    def answer_to(headers: dict[str, str]) -> httpx.Response:
+        return api.request(method, path, content=b"{}", headers=headers)
+
+    for media_type in (
+        "text/plain",
+        "application/jsonx",
+        "application/vnd.api+json",
+        "multipart/form-data",
+        "",
+    ):
+        problem_of(answer_to({"Content-Type": media_type}), 415, "unsupported-media-type")
+    problem_of(answer_to({}), 415, "unsupported-media-type")
+    for media_type in ("application/json", "Application/JSON ; charset=utf-8"):
+        problem_of(answer_to({"Content-Type": media_type}), 422, "invalid-request")
+
+
+def test_a_body_that_is_json_but_can_not_be_taken_is_not_said_to_be_none(api: httpx.Client) -> None:
+    for content, reason in (
+        (b'{"name": "a", "total_tickets": ' + b"9" * 6_000 + b"}", "number out of range"),
+        (b'{"name": ' + b"[" * 6_000 + b"]" * 6_000 + b"}", "recursion limit exceeded"),
+    ):
+        answer = api.post("/events", content=content, headers={"Content-Type": "application/json"})
+        problem_of(answer, 422, "invalid-request")
+        assert reason in answer.text
+
+
 def test_errors_of_the_framework_are_problems_too(api: httpx.Client) -> None:
     problem_of(api.get("/nowhere"), 404, "not-found")
     problem_of(api.put("/events", json={}), 405, "method-not-allowed")
@@ -250,6 +283,31 @@ def test_errors_of_the_framework_are_problems_too(api: httpx.Client) -> None:
         413,
         "body-too-large",
     )
+
+
+def test_head_says_what_get_would(api: httpx.Client, start_worker: StartWorker) -> None:
+    start_worker()
+    event_id = make_event(api)
+    booking_id = book(api, event_id).json()["id"]
+    paths = ["/health", "/ready", "/events", f"/events/{event_id}/bookings", f"/bookings/{booking_id}"]
+    for path in paths:
+        head, get = api.head(path), api.get(path)
+        assert (head.status_code, head.content) == (200, b"")
+        for name in ("content-type", "content-length"):
+            assert head.headers[name] == get.headers[name]
+    refused = api.put("/bookings/x")
+    problem_of(refused, 405, "method-not-allowed")
+    assert refused.headers["allow"] == "DELETE, GET, HEAD"
+
+
+def test_a_path_is_taken_to_the_letter(api: httpx.Client, redis_client: redis.Redis) -> None:
+    event_id = make_event(api)
+    body = {"user_id": "ann", "ticket_count": 1}
+    for path in ("/events/", f"/events/{event_id}/", "/health%0A"):
+        problem_of(api.get(path), 404, "not-found")
+    for end in ("/", "%0A", "%0D%0A"):
+        problem_of(api.post(f"/events/{event_id}/bookings{end}", json=body), 404, "not-found")
+    assert redis_client.keys("rq:*") == []
 
 
 def test_a_job_is_answered_from_the_ledger_when_redis_has_forgotten_it(

@@ -332,6 +332,11 @@ def test_an_archived_event_takes_no_command_and_says_so(
         api.post(f"/events/{event.id}/bookings", json=body),
         api.post(f"/events/{event.id}/bookings", json=body, headers=keyed),
         api.patch(f"/events/{event.id}", json={"sales_closed": False}),
+        api.get(f"/events/{event.id}/webhooks"),
+        api.post(
+            f"/events/{event.id}/webhooks",
+            json={"url": "https://onsale.example/", "types": ["booking.created"]},
+        ),
     ]
     assert {(each.status_code, each.json()["type"]) for each in answers} == {(410, "event-archived")}
     assert api.get("/events").json()["items"] == []

@@ -33,6 +33,7 @@ from tests.serving import serving
 SECRET = "a secret of the identity provider!"
 ISSUER = "https://id.example"
 NOW = datetime.now(UTC)
+JSON = {"Content-Type": "application/json"}
 
 
 def token_of(user_id: str) -> str:
@@ -351,6 +352,34 @@ def test_credentials_that_are_not_good_are_told_so(world: World, authorization: 
         answer = world.api.post(path, json=BOOK, headers={b"Authorization": authorization.encode("latin-1")})
         assert (answer.status_code, answer.json()["type"]) == (401, "unauthenticated")
         assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_who_may_not_is_told_so_before_their_body_is_read(world: World) -> None:
+    event = world.own.event
+    paths = [("POST", "/events"), ("PATCH", f"/events/{event}"), ("POST", f"/events/{event}/webhooks")]
+    customer = {"Authorization": f"Bearer {world.credentials['customer']}"}
+    for method, path in [*paths, ("POST", f"/events/{event}/bookings")]:
+        for content in (b"no JSON", b"\xff"):
+            answer = world.api.request(method, path, content=content, headers=JSON)
+            assert (answer.status_code, answer.json()["type"]) == (401, "unauthenticated")
+    for method, path in paths:
+        answer = world.api.request(method, path, content=b"no JSON", headers={**JSON, **customer})
+        assert (answer.status_code, answer.json()["type"]) == (403, "forbidden")
+
+
+def test_credentials_in_two_lines_are_not_good_anywhere(world: World) -> None:
+    lines = [
+        ("Authorization", f"Bearer {world.credentials['organiser']}"),
+        ("Authorization", "Bearer of bad news"),
+    ]
+    event = world.own.event
+    for method, path in (
+        ("GET", "/events"),
+        ("GET", f"/events/{event}/box-office?snapshots=1"),
+        ("POST", f"/events/{event}/bookings"),
+    ):
+        answer = world.api.request(method, path, json=BOOK, headers=lines)
+        assert (answer.status_code, answer.json()["type"]) == (401, "unauthenticated")
 
 
 def test_a_revoked_key_is_good_no_more(world: World, database: Database) -> None:

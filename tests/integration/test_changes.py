@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+import redis
 
 from shared.clock import SystemClock, format_time
 from shared.database.engine import Database
@@ -215,6 +216,10 @@ def test_a_change_with_a_key_is_made_once(
         ({"sales_closed": 1}, "sales_closed"),
         ({"sales_open_at": "2026-11-23T10:00:00"}, "sales_open_at"),
         ({"sales_open_at": "soon"}, "sales_open_at"),
+        ({"sales_open_at": "1700000000"}, "sales_open_at"),
+        ({"sales_open_at": 1700000000}, "sales_open_at"),
+        ({"sales_open_at": "9999-12-31T23:59:59-23:59"}, "sales_open_at"),
+        ({"sales_open_at": "0001-01-01T00:00:00+23:59"}, "sales_open_at"),
         ({"max_tickets_per_user": 5}, "max_tickets_per_user"),
     ],
 )
@@ -225,6 +230,25 @@ def test_a_change_that_makes_no_sense_names_its_field(
     answer = api.patch(f"/events/{event.id}", json=body)
     assert answer.status_code == 422
     assert [error["field"] for error in answer.json()["errors"]] == [field]
+
+
+@pytest.mark.parametrize(
+    "moment", ["1700000000", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "2026-11-23"]
+)
+def test_a_new_event_opens_at_a_time_that_can_be_written(api: httpx.Client, moment: str) -> None:
+    answer = api.post("/events", json={"name": "Never", "total_tickets": 1, "sales_open_at": moment})
+    assert answer.status_code == 422
+    assert [error["field"] for error in answer.json()["errors"]] == ["sales_open_at"]
+
+
+@pytest.mark.parametrize("condition", ['"1"', "*"])
+def test_a_change_takes_no_condition(
+    api: httpx.Client, database: Database, redis_client: redis.Redis, condition: str
+) -> None:
+    event = create_event(database)
+    answer = api.patch(f"/events/{event.id}", json={"name": "New"}, headers={"If-Match": condition})
+    assert (answer.status_code, answer.json()["type"]) == (400, "condition-not-supported")
+    assert redis_client.keys("rq:*") == []
 
 
 def test_an_unknown_event_is_not_changed(api: httpx.Client) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import re
+import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import httpx
 import pytest
 import redis
 
+from api.http_protocol import HttpProtocol
 from shared import limits
 from shared.database.engine import Database
 from shared.settings import Settings
@@ -44,6 +49,17 @@ def answer_to(address: tuple[str, int], *parts: bytes) -> tuple[int, dict[str, o
     head, _, body = received.partition(b"\r\n\r\n")
     assert b"content-type: application/problem+json" in head.lower(), received[:300]
     return int(head.split()[1]), json.loads(body)
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    received = b""
+    try:
+        while part := connection.recv(65_536):
+            received += part
+    except ConnectionResetError:
+        # It has hung up without reading all that it was sent, as it may.
+        pass
+    return received
 
 
 def is_well(served: Serving) -> bool:
@@ -103,6 +119,12 @@ def test_who_waits_for_a_result_is_not_taken_for_slow(
         headers={"Prefer": "wait=1"},
     )
     assert answer.status_code == 202
+
+
+def any_request_has_begun(served: Serving) -> bool:
+    """Whether the head of a request is there whose body is waited for."""
+    protocols = [each for each in gc.get_objects() if isinstance(each, HttpProtocol)]
+    return any(each.cycle and each.cycle.more_body and not each._is_lost for each in protocols)
 
 
 def booking(event_id: str, user_id: str, **headers: str) -> tuple[bytes, bytes]:
@@ -195,6 +217,105 @@ def test_a_head_that_is_too_long_is_refused(served: Serving) -> None:
     assert is_well(served)
 
 
+def test_a_head_that_is_too_long_is_refused_also_if_it_comes_whole(served: Serving) -> None:
+    long = b"x" * (limits.REQUEST_HEAD_BYTES_MAX + 1)
+    for request in (HEAD + b"X-Long: " + long + b"\r\n\r\n", b"GET /" + long + b" HTTP/1.1\r\n\r\n"):
+        # Behind another it does not take the answer of that, which is then the last.
+        for before, status in ((b"", b"431"), (HEAD + b"\r\n", b"200")):
+            with socket.create_connection(served.address, timeout=20) as connection:
+                connection.sendall(before + request)
+                received = read_to_end(connection)
+            assert re.findall(rb"HTTP/1\.1 (\d+)", received) == [status]
+    assert is_well(served)
+
+
+def test_what_comes_behind_a_request_that_is_refused_is_not_done(
+    served: Serving, database: Database, redis_client: redis.Redis
+) -> None:
+    event = create_event(database)
+    waiting = served.client.post(f"/events/{event.id}/bookings", json={"user_id": "ann", "ticket_count": 1})
+    many = b"".join(b"X-%d: y\r\n" % number for number in range(limits.REQUEST_HEADERS_MAX + 1))
+    behind = f"DELETE /bookings/{waiting.json()['id']} HTTP/1.1\r\nHost: onsale\r\n\r\n".encode()
+    status, _ = answer_to(served.address, b"GET /health HTTP/1.1\r\n" + many + b"\r\n" + behind)
+    assert status == 431
+    assert served.client.get(f"/events/{event.id}").status_code == 200
+    assert redis_client.llen(f"onsale:order:{event.id}") == 1
+
+
+@pytest.mark.parametrize("connection_header", ["Upgrade, HTTP2-Settings", "close, Upgrade"])
+@pytest.mark.parametrize("offer", ["h2c", "websocket"])
+def test_an_offer_to_speak_something_else_is_declined_and_the_request_answered(
+    served: Serving, database: Database, redis_client: redis.Redis, offer: str, connection_header: str
+) -> None:
+    event = create_event(database)
+    inner = b"GET /events HTTP/1.1\r\nHost: inner\r\n\r\n"
+    head, body = booking(
+        event.id, "ann", Connection=connection_header, Upgrade=offer, **{"HTTP2-Settings": "AAMAAABkAAQ"}
+    )
+    last = b"GET /health HTTP/1.1\r\nHost: onsale\r\nConnection: close, Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    # Also a body that looks like a request is a body: it must not be answered by itself.
+    disguised = head.replace(b"Content-Length: %d" % len(body), b"Content-Length: %d" % len(inner)) + inner
+    for whole, status in ((head + body, b"202"), (disguised, b"422")):
+        for parts in ((whole,), (whole[: len(head)], whole[len(head) :])):
+            with socket.create_connection(served.address, timeout=20) as connection:
+                for part in parts[:-1]:
+                    connection.sendall(part)
+                    wait_until(lambda: any_request_has_begun(served))
+                connection.sendall(parts[-1] + last)
+                received = read_to_end(connection)
+            expected = [status] if connection_header.startswith("close") else [status, b"200"]
+            assert re.findall(rb"HTTP/1\.1 (\d+)", received) == expected, received
+    assert redis_client.llen(f"onsale:order:{event.id}") == 2
+
+
+def test_a_body_in_chunks_comes_with_an_offer_too(served: Serving, database: Database) -> None:
+    event = create_event(database)
+    head, body = booking(event.id, "ann", Connection="Upgrade", Upgrade="h2c")
+    chunked = head.replace(b"Content-Length: %d" % len(body), b"Transfer-Encoding: chunked")
+    with socket.create_connection(served.address, timeout=20) as connection:
+        connection.sendall(chunked + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+        connection.sendall(HEAD + b"Connection: close\r\n\r\n")
+        received = read_to_end(connection)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", received) == [b"202", b"200"]
+
+
+def test_behind_a_request_to_connect_nothing_is_read(served: Serving) -> None:
+    with socket.create_connection(served.address, timeout=20) as connection:
+        connection.sendall(b"CONNECT /health HTTP/1.1\r\nHost: onsale\r\n\r\n")
+        received = connection.recv(65_536)
+        with suppress(OSError):
+            connection.sendall(HEAD + b"\r\n")
+        received += read_to_end(connection)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", received) == [b"405"]
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+def test_curl_may_offer_http2(served: Serving, database: Database) -> None:
+    event = create_event(database)
+    address = f"http://127.0.0.1:{served.address[1]}/events/{event.id}"
+    curl = ["curl", "-s", "--http2", "-o", "/dev/null", "-w", "%{http_code}"]
+    book = ["-H", "Content-Type: application/json", "-d", '{"user_id": "ann", "ticket_count": 1}']
+    for arguments, status in (([address], "200"), ([*book, f"{address}/bookings"], "202")):
+        finished = subprocess.run([*curl, *arguments], capture_output=True, text=True, timeout=20)
+        assert finished.stdout == status
+
+
+def test_a_connection_that_is_refused_is_answered_with_the_headers_of_all_answers(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_connection(served.address, timeout=20) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        not_http = read_to_end(connection)
+    monkeypatch.setattr(limits, "CONNECTIONS_MAX", 0)
+    with socket.create_connection(served.address, timeout=20) as connection:
+        too_many = read_to_end(connection)
+    for answer in (not_http, too_many):
+        for name in (b"x-request-id", b"x-content-type-options", b"content-security-policy", b"date"):
+            assert b"\r\n%b: " % name in answer, answer
+    assert b"\r\nretry-after: " in too_many
+    assert b"\r\nretry-after: " not in not_http
+
+
 def test_too_many_headers_are_refused(served: Serving) -> None:
     many = b"".join(b"X-%d: y\r\n" % number for number in range(limits.REQUEST_HEADERS_MAX + 1))
     for method in (b"GET /health", b"POST /events/x/bookings"):
@@ -212,6 +333,12 @@ def test_what_is_not_http_is_told_so(served: Serving, sent: bytes) -> None:
     status, document = answer_to(served.address, sent)
     assert (status, document["type"]) == (400, "not-http")
     assert is_well(served)
+
+
+def test_an_address_that_is_not_ascii_is_told_how_to_be_written(served: Serving) -> None:
+    status, document = answer_to(served.address, "GET /events?cursor=ä HTTP/1.1\r\n\r\n".encode())
+    assert (status, document["type"]) == (400, "not-http")
+    assert "percent-encode" in str(document["detail"])
 
 
 def test_past_the_bound_of_connections_a_new_one_is_refused(
@@ -243,6 +370,20 @@ def test_a_thousand_pipelined_requests_are_answered_in_order(served: Serving) ->
             assert part
             received += part
     assert received.count(b"HTTP/1.1 200 OK") == count
+
+
+def test_who_hangs_up_in_the_middle_of_a_body_is_not_our_error(
+    served: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_connection(served.address, timeout=20) as connection:
+        connection.sendall(
+            b"POST /events HTTP/1.1\r\nHost: onsale\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 100\r\n\r\n{"
+        )
+        wait_until(lambda: any_request_has_begun(served))
+    wait_until(lambda: not any_request_has_begun(served))
+    assert is_well(served)
+    assert "unexpected error" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -81,12 +81,43 @@ def test_a_key_sent_again_when_it_is_done_gives_its_result(
     start_worker()
     booked = post(api, event.id, "k1", wait=True)
     assert post(api, event.id, "k1", wait=True).json() == booked.json()
-    assert post(api, event.id, "k1").json()["status"] == "succeeded"
+    again = post(api, event.id, "k1")
+    assert (again.status_code, again.json()["status"]) == (202, "succeeded")
+    # There is nothing left to ask again for.
+    assert "retry-after" not in again.headers
     redis_client.flushdb()
     late = post(api, event.id, "k1", wait=True)
     assert (late.status_code, late.json()) == (201, booked.json())
     assert post(api, event.id, "k1").json()["done"]
     assert len(outcomes_in_ledger(database, event.id)) == 1
+
+
+def test_a_key_of_a_cancellation_is_the_same_job_after_its_booking_was_refused(
+    api: httpx.Client, database: Database, start_worker: StartWorker, redis_client: redis.Redis
+) -> None:
+    event = create_event(database, max_tickets_per_user=1)
+    booked, refused = (post(api, event.id, key).json()["id"] for key in ("k1", "k2"))
+
+    def cancel(booking_id: str, **headers: str) -> httpx.Response:
+        return api.delete(f"/bookings/{booking_id}", headers=headers)
+
+    key = {"Idempotency-Key": "k3"}
+    first = cancel(refused, **key)
+    assert first.status_code == 202
+    start_worker()
+    wait_until(lambda: api.get(f"/jobs/{first.json()['id']}").json()["done"])
+    for _ in ("Redis knows the job", "only the ledger does"):
+        again = cancel(refused, **key)
+        assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
+        assert again.json()["error"]["type"] == "booking-not-found"
+        assert cancel(refused, **key, Prefer="wait=5").json() == again.json()["error"]
+        assert cancel(refused).status_code == 404
+        assert cancel(refused, **{"Idempotency-Key": "another"}).status_code == 404
+        for other, its_key in ((booked, "k3"), (refused, "k1")):
+            reused = cancel(other, **{"Idempotency-Key": its_key})
+            assert (reused.status_code, reused.json()["type"]) == (422, "idempotency-key-reused")
+        redis_client.flushdb()
+    assert len(outcomes_in_ledger(database, event.id)) == 3
 
 
 def test_a_key_means_the_same_job_at_every_process_and_after_a_restart_of_redis(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -126,6 +127,28 @@ def test_a_page_that_can_not_be_asked_for_names_its_field(
     answer = api.get(f"/events/{event.id}/ledger?{query}")
     assert answer.status_code == 422, answer.text
     assert [error["field"] for error in answer.json()["errors"]] == [field]
+
+
+@pytest.mark.parametrize(
+    ("path", "cursor"),
+    [
+        ("/events", '["zzz"]'),
+        ("/events", "[1]"),
+        ("/events/{id}/bookings", '["a",""]'),
+        ("/events/{id}/bookings", '["a\\u0000","{id}"]'),
+        ("/events/{id}/bookings", '["a"]'),
+        ("/events/{id}/ledger", "[9223372036854775808]"),
+        ("/events/{id}/ledger", "[true]"),
+    ],
+)
+def test_a_cursor_that_no_page_has_given_is_refused(
+    api: httpx.Client, database: Database, path: str, cursor: str
+) -> None:
+    event = create_event(database)
+    encoded = urlsafe_b64encode(cursor.replace("{id}", event.id).encode()).decode()
+    answer = api.get(path.replace("{id}", event.id), params={"cursor": encoded})
+    assert answer.status_code == 422, answer.text
+    assert [error["field"] for error in answer.json()["errors"]] == ["cursor"]
 
 
 @pytest.mark.parametrize("query", ["status=lost", "user_id=", "user_id=%00", "user_id=" + "x" * 129])

@@ -35,6 +35,30 @@ def post(api: httpx.Client, event_id: str, user_id: str) -> str:
     return str(answer.json()["id"])
 
 
+def test_who_waits_for_a_command_that_was_withdrawn_is_answered_as_the_document_says(
+    api: httpx.Client, database: Database, start_worker: StartWorker
+) -> None:
+    event = create_event(database)
+    booking_id = post(api, event.id, "ann")
+    calls = [
+        ("POST", "/events/{event_id}/bookings", {"user_id": "bob", "ticket_count": 1}),
+        ("DELETE", "/bookings/{booking_id}", None),
+    ]
+    filled = {"event_id": event.id, "booking_id": booking_id}
+    document = api.get("/openapi.json").json()
+    for number, (method, path, body) in enumerate(calls):
+        key = {"Idempotency-Key": f"k{number}"}
+        sent = api.request(method, path.format(**filled), json=body, headers=key)
+        assert sent.status_code == 202
+        api.delete(sent.headers["Location"])
+    start_worker()
+    for number, (method, path, body) in enumerate(calls):
+        key = {"Idempotency-Key": f"k{number}"}
+        answer = api.request(method, path.format(**filled), json=body, headers={**key, **WAIT})
+        assert (answer.status_code, answer.json()["type"]) == (409, "withdrawn")
+        assert "409" in document["paths"][path][method.lower()]["responses"]
+
+
 def test_a_command_withdrawn_while_it_waits_changes_nothing(
     api: httpx.Client, database: Database, start_worker: StartWorker
 ) -> None:

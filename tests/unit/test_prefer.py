@@ -22,6 +22,8 @@ from api.prefer import Preference, read_preference
         ("wait=-1", 0),
         ("wait=soon", 0),
         ("wait=99999", 30),
+        ("wait=99999999999", 30),
+        ("wait=" + "9" * 20_000, 30),
         ("await=5", 0),
         ("respond-async", 0),
         ("wait=soon, wait=5", 0),

@@ -21,6 +21,17 @@ def asks_who_calls(dependant: Dependant) -> bool:
     )
 
 
+STREAMS = {"/jobs/{job_id}/events", "/events/{event_id}/box-office"}
+
+
+def test_head_is_answered_wherever_get_is_but_for_streams() -> None:
+    routes = list(iter_route_contexts(create_app().routes))
+    got, headed = (
+        {each.path for each in routes if method in (each.methods or ())} for method in ("GET", "HEAD")
+    )
+    assert got - headed == STREAMS
+
+
 def test_every_route_asks_who_calls_unless_it_is_open_to_all() -> None:
     routes = list(iter_route_contexts(create_app().routes))
     assert {route.path for route in routes} >= OPEN

@@ -100,6 +100,8 @@ def test_other_ways_to_write_a_private_address_are_refused(host: str) -> None:
         ("https://example.com:port/", "not a URL"),
         ("https://exam\nple.com/", "not a URL"),
         ("https://[::1/", "not a URL"),
+        ("https://xn--/", "not a URL"),
+        ("https://xn--a/", "not a URL"),
     ],
 )
 def test_a_url_of_another_form_is_refused_with_the_reason(text: str, reason: str) -> None:
