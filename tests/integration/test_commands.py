@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import redis
 
 from shared.database.engine import Database
 from shared.settings import Settings
@@ -67,7 +68,7 @@ def test_a_full_disk_is_no_violation(settings: Settings, database: Database) -> 
 
 @pytest.mark.parametrize("command", ["verify", "reconcile", "migrate"])
 def test_a_command_says_what_it_found_and_nothing_of_what_it_is_made_of(
-    settings: Settings, database: Database, command: str
+    settings: Settings, database: Database, redis_client: redis.Redis, command: str
 ) -> None:
     done = run(settings, *worker_command(command))
     assert done.returncode == 0
