@@ -31,6 +31,8 @@ from shared.settings import Settings
 
 SUBMITTED_AT_ONCE = 2_560
 TICKETS = 5_000_000
+"""More than can be sold in a run, so that every command is a booking and none a refusal."""
+
 LINE_LENGTH_MAX = 10_000_000
 
 Result = TypeVar("Result")

@@ -64,6 +64,18 @@ def serving(
             thread.join()
 
 
+def read_to_end(connection: socket.socket, *, may_be_reset: bool = False) -> bytes:
+    """What a server sends until it hangs up. It resets a connection of which it has not read all."""
+    received = b""
+    try:
+        while part := connection.recv(65_536):
+            received += part
+    except ConnectionResetError:
+        if not may_be_reset:
+            raise
+    return received
+
+
 @dataclass(frozen=True, kw_only=True)
 class Told:
     """One event of a stream; a heartbeat is one whose name is empty."""

@@ -126,23 +126,39 @@ def drain(
     """
     onsale.fill(event_id, users)
     client = onsale.line()
-    begun = before = onsale.applied(client, event_id)
-    end = begun + (count or len(users))
-    deadline = time.monotonic() + DRAIN_SECONDS_MAX
+    begun = onsale.applied(client, event_id)
     with onsale.worker():
-        while before == begun:
-            _check(onsale, deadline)
-            before = onsale.applied(client, event_id)
-            time.sleep(0.002)
-        started, used = time.monotonic(), onsale.processor_seconds()
-        applied = before
-        while applied < end:
-            _check(onsale, deadline)
-            time.sleep(0.01)
-            applied = onsale.applied(client, event_id)
-        seconds = time.monotonic() - started
-        used = used_between(used, onsale.processor_seconds())
+        measured = time_drain(
+            onsale, lambda: onsale.applied(client, event_id), begun, begun + (count or len(users))
+        )
     client.close()
+    return measured
+
+
+def time_drain(
+    onsale: Stack, count_applied: Callable[[], int], begun: int, end: int
+) -> tuple[float, dict[str, float]]:
+    """Watch workers from their first batch on until so many commands are applied; what `drain` gives.
+
+    `begun` commands were applied before.
+
+    Raises:
+        BenchmarkError: they are not applied in time, or a process has ended.
+    """
+    deadline = time.monotonic() + DRAIN_SECONDS_MAX
+    before = begun
+    while before == begun:
+        _check(onsale, deadline)
+        before = count_applied()
+        time.sleep(0.002)
+    started, used = time.monotonic(), onsale.processor_seconds()
+    applied = before
+    while applied < end:
+        _check(onsale, deadline)
+        time.sleep(0.01)
+        applied = count_applied()
+    seconds = time.monotonic() - started
+    used = used_between(used, onsale.processor_seconds())
     commands = applied - before
     return commands / seconds, {name: spent * 1e6 / commands for name, spent in used.items()}
 
@@ -150,7 +166,7 @@ def drain(
 def _check(onsale: Stack, deadline: float) -> None:
     onsale.check()
     if time.monotonic() > deadline:
-        raise BenchmarkError(f"the line was not drained in {DRAIN_SECONDS_MAX:.0f} s")
+        raise BenchmarkError(f"the commands were not applied in {DRAIN_SECONDS_MAX:.0f} s")
 
 
 def _copy_limit(rows: int) -> float:

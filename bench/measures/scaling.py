@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import statistics
-import time
 from collections.abc import Callable
 
+from bench.measures.drain import time_drain
 from bench.options import Options, scratch
 from bench.outcome import Bar, Goal, Outcome
-from bench.processes import BenchmarkError
-from bench.stack import Stack, new_users, stack, used_between
+from bench.stack import new_users, stack
 
 EVENTS = 8
 WORKERS = (1, 2, 4)
 CONSTANT_WITHIN = 0.15
-DRAIN_SECONDS_MAX = 300.0
 
 
 def run(options: Options, say: Callable[[str], None]) -> Outcome:
@@ -94,24 +92,11 @@ def _drain_all(workers: int, commands: int) -> tuple[float, dict[str, float]]:
         client = onsale.line()
         for number in range(1, workers + 1):
             onsale.start_worker(f"worker-{number}")
-        deadline = time.monotonic() + DRAIN_SECONDS_MAX
-        before = 0
-        while not before:
-            _check(onsale, deadline)
-            before = sum(onsale.applied(client, event.id) for event in events)
-            time.sleep(0.002)
-        started, used = time.monotonic(), onsale.processor_seconds()
-        while sum(onsale.applied(client, event.id) for event in events) < commands * EVENTS:
-            _check(onsale, deadline)
-            time.sleep(0.01)
-        seconds = time.monotonic() - started
-        spent = used_between(used, onsale.processor_seconds())
+        measured = time_drain(
+            onsale,
+            lambda: sum(onsale.applied(client, event.id) for event in events),
+            begun=0,
+            end=commands * EVENTS,
+        )
         client.close()
-    drained = commands * EVENTS - before
-    return drained / seconds, {name: each * 1e6 / drained for name, each in spent.items()}
-
-
-def _check(onsale: Stack, deadline: float) -> None:
-    onsale.check()
-    if time.monotonic() > deadline:
-        raise BenchmarkError(f"the lines were not drained in {DRAIN_SECONDS_MAX:.0f} s")
+    return measured

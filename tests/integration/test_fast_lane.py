@@ -22,7 +22,7 @@ from shared.database.engine import Database
 from shared.settings import Authentication, Settings
 from tests.builders import UNKNOWN_ID, create_event, wait_until
 from tests.conftest import StartWorker
-from tests.serving import Serving, serving
+from tests.serving import Serving, read_to_end, serving
 
 JSON = {"Content-Type": "application/json"}
 BOOKING = b'{"user_id": "ann", "ticket_count": 1}'
@@ -149,13 +149,6 @@ def read_until(connection: socket.socket, mark: bytes) -> bytes:
     while mark not in received:
         part = connection.recv(65_536)
         assert part, f"the server hung up after {received!r}"
-        received += part
-    return received
-
-
-def read_to_end(connection: socket.socket) -> bytes:
-    received = b""
-    while part := connection.recv(65_536):
         received += part
     return received
 

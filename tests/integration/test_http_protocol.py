@@ -13,7 +13,7 @@ import redis
 from api.http_protocol import HttpProtocol
 from shared.database.engine import Database
 from shared.settings import Settings
-from tests.serving import ONE_WRITE, serving
+from tests.serving import ONE_WRITE, read_to_end, serving
 
 HEALTHY = b'{"status":"ok"}'
 
@@ -57,9 +57,7 @@ def test_who_asks_for_the_connection_to_be_closed_gets_a_whole_answer_first(
 ) -> None:
     with socket.create_connection(address, timeout=10) as connection:
         connection.sendall(request("/openapi.json", "Connection: close"))
-        received = b""
-        while part := connection.recv(65_536):
-            received += part
+        received = read_to_end(connection)
     head, _, body = received.partition(b"\r\n\r\n")
     length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
     assert len(body) == length > 10_000

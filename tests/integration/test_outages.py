@@ -260,25 +260,32 @@ def test_a_redis_whose_data_folder_was_deleted_is_filled_again_from_postgresql(
     assert_books_balance(database, event.id)
 
 
+@contextmanager
+def replicated(folder: Path) -> Iterator[tuple[ValkeyServer, ValkeyServer]]:
+    """A primary, and a replica that has begun to tell of its disk."""
+    with ValkeyServer(folder / "primary") as primary:
+        follows = {"replicaof": f"127.0.0.1 {primary.port}"}
+        with ValkeyServer(folder / "replica", settings=follows) as replica:
+            with redis.Redis.from_url(primary.url) as client:
+                # One that is online writes its own file anew first, and says nothing of its disk meanwhile.
+                wait_until(lambda: _is_on_the_disk_of_a_replica(client))
+            yield primary, replica
+
+
 def test_a_command_that_was_accepted_survives_the_loss_of_the_primary(
     tmp_path: Path, settings: Settings, database: Database
 ) -> None:
-    with ValkeyServer(tmp_path / "primary") as primary:
-        follows = {"replicaof": f"127.0.0.1 {primary.port}"}
-        with ValkeyServer(tmp_path / "replica", settings=follows) as replica:
-            durable = settings.model_copy(update={"redis_url": primary.url, "durable_replicas": 1})
-            with connect(durable) as client:
-                # One that is online writes its own file anew first, and says nothing of its disk meanwhile.
-                wait_until(lambda: _is_on_the_disk_of_a_replica(client))
-            event = create_event(database, total_tickets=100)
-            seed(durable, event)
-            commands = [book(event.id, f"user{i}") for i in range(50)]
-            accepted = submit(durable, commands)
-            primary.kill()
-            promoted = settings.model_copy(update={"redis_url": replica.url})
-            with connect(promoted) as client:
-                client.replicaof("NO", "ONE")
-                waiting = Consumer(client, promoted, worker_name="w").peek(event.id).commands
+    with replicated(tmp_path) as (primary, replica):
+        durable = settings.model_copy(update={"redis_url": primary.url, "durable_replicas": 1})
+        event = create_event(database, total_tickets=100)
+        seed(durable, event)
+        commands = [book(event.id, f"user{i}") for i in range(50)]
+        accepted = submit(durable, commands)
+        primary.kill()
+        promoted = settings.model_copy(update={"redis_url": replica.url})
+        with connect(promoted) as client:
+            client.replicaof("NO", "ONE")
+            waiting = Consumer(client, promoted, worker_name="w").peek(event.id).commands
     assert [each.command.id for each in waiting] == [command.job_id for command in commands]
     assert [each.position for each in waiting] == [each.position for each in accepted]
 
@@ -287,24 +294,20 @@ def test_a_command_sent_again_over_another_connection_waits_for_the_replica_too(
     tmp_path: Path, settings: Settings, database: Database
 ) -> None:
     """Redis waits for what the connection that asks has written, and this one would write nothing."""
-    with ValkeyServer(tmp_path / "primary") as primary:
-        follows = {"replicaof": f"127.0.0.1 {primary.port}"}
-        with ValkeyServer(tmp_path / "replica", settings=follows) as replica:
-            changes = {"redis_url": primary.url, "durable_replicas": 1, "redis_timeout_seconds": 0.5}
-            durable = settings.model_copy(update=changes)
-            with connect(durable) as client:
-                wait_until(lambda: _is_on_the_disk_of_a_replica(client))
-            event = create_event(database)
-            seed(durable, event)
-            command = book(event.id, "ann")
-            assert replica.pid is not None
-            with frozen(replica.pid):
-                for _ in range(2):
-                    with pytest.raises(LineUnavailable, match="0 of 1 replicas"):
-                        submit(durable, [command])
-            patient = durable.model_copy(update={"redis_timeout_seconds": 10.0})
-            [acceptance] = submit(patient, [command])
-            assert (acceptance.position, acceptance.known) == (1, True)
+    with replicated(tmp_path) as (primary, replica):
+        changes = {"redis_url": primary.url, "durable_replicas": 1, "redis_timeout_seconds": 0.5}
+        durable = settings.model_copy(update=changes)
+        event = create_event(database)
+        seed(durable, event)
+        command = book(event.id, "ann")
+        assert replica.pid is not None
+        with frozen(replica.pid):
+            for _ in range(2):
+                with pytest.raises(LineUnavailable, match="0 of 1 replicas"):
+                    submit(durable, [command])
+        patient = durable.model_copy(update={"redis_timeout_seconds": 10.0})
+        [acceptance] = submit(patient, [command])
+        assert (acceptance.position, acceptance.known) == (1, True)
 
 
 def _is_on_the_disk_of_a_replica(client: redis.Redis) -> bool:
