@@ -52,6 +52,9 @@ REDIS_READ_BYTES = 1024 * 1024
 ENQUEUE_BESIDE_MAX = 4
 """While no more commands than these are on their way to Redis, others leave beside them."""
 
+LONE_STRETCH_SECONDS_MAX = 5.0
+"""How long a worker stays with an event while no other waits, before it looks after heartbeat and sweep."""
+
 COMMANDS_FROM_MEMORY_MAX = 32
 """Commands of a batch that is remembered, and decided without reading; a larger one gains little by it."""
 

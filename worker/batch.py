@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
+from operator import attrgetter
 
 from sqlalchemy import Connection
 
@@ -35,26 +38,39 @@ from shared.records import (
     sale_terms,
 )
 from shared.seals import ledger_line
-from worker.decision import Decision, counted, decision_of, results_of
+from worker.decision import Decision, decision_of, results_of
 from worker.memory import Memory, Remembered
 from worker.phases import Phase, Phases, count_from_memory
 from worker.records import ledger_record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AppliedBatch:
-    """What the database holds after a batch: the outcome of each command, in order, and the event.
+    """What the database holds after a batch. What is told of it is made when somebody asks.
 
-    `event` and `view` are None if the event does not exist. `fresh` counts the commands that were not applied
-    before, `outcomes` the same by outcome. `holdings` are the tickets of the users that the rules asked for.
+    `recorded` are the rows of commands that had been applied before, `entries` those of the others. `event`
+    and `view` are None if the event does not exist. `holdings` are the tickets of the users that the rules
+    asked for.
     """
 
-    results: Sequence[tuple[str, JobResult]]
+    event_id: str
+    waiting: Sequence[WaitingCommand]
+    recorded: Mapping[str, LedgerRecord]
+    entries: Sequence[LedgerRecord]
+    applied_at: datetime
     applied_position: int
-    fresh: int
-    outcomes: Mapping[OutcomeCode, int]
     event: EventRecord | None = None
     holdings: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def results(self) -> Sequence[tuple[str, JobResult]]:
+        """The outcome of each command, in order."""
+        return results_of(self.event_id, self.waiting, self.recorded, self.entries, self.applied_at)
+
+    @cached_property
+    def outcomes(self) -> Mapping[OutcomeCode, int]:
+        """How many commands that were not applied before had each outcome."""
+        return Counter(map(attrgetter("outcome"), self.entries))
 
     @property
     def view(self) -> EventView | None:
@@ -212,13 +228,14 @@ def _applied(
     waiting: Sequence[WaitingCommand],
     recorded: Mapping[str, LedgerRecord],
 ) -> AppliedBatch:
-    entries = decided.records.entries
     event = before if decided.writes is None else decided.writes.event
     return AppliedBatch(
-        results=results_of(before.id, waiting, recorded, entries, decided.applied_at),
+        event_id=event.id,
+        waiting=waiting,
+        recorded=recorded,
+        entries=decided.records.entries,
+        applied_at=decided.applied_at,
         applied_position=event.applied_position,
-        fresh=len(entries),
-        outcomes=decided.outcomes,
         event=event,
         holdings=decided.state.holdings,
     )
@@ -351,8 +368,10 @@ def _fail_without_event(
     if entries:
         batches.insert_ledger(connection, [ledger_line(entry) for entry in entries])
     return AppliedBatch(
-        results=results_of(event_id, waiting, recorded, entries, applied_at),
+        event_id=event_id,
+        waiting=waiting,
+        recorded=recorded,
+        entries=entries,
+        applied_at=applied_at,
         applied_position=last_position + len(entries),
-        fresh=len(entries),
-        outcomes=counted(entries),
     )

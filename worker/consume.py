@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from datetime import datetime
 
 from opentelemetry.trace import Tracer
 
@@ -54,11 +55,21 @@ class _Tally:
     working_seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Applied:
+    """A batch that the database holds, when that was, and how many seconds it took."""
+
+    batch: AppliedBatch
+    started_at: datetime
+    ended_at: datetime
+    seconds: float
+
+
 @dataclass(slots=True)
 class _Stretch:
-    """The work on one event until others get their turn; `completing` is the batch on its way to Redis."""
+    """The work on one event from claim to release; `completing` is the batch on its way to Redis."""
 
-    ends_at: float
+    began_at: float
     batches: int = 0
     completing: Future[Peeked | None] | None = None
 
@@ -166,7 +177,7 @@ class Worker:
 
     def _work_on(self, claim: Claim) -> None:
         """Apply batch after batch until the line is empty, the stretch is over or the claim is lost."""
-        stretch = _Stretch(self._clock.monotonic_seconds() + self._settings.stretch_seconds_max)
+        stretch = _Stretch(self._clock.monotonic_seconds())
         try:
             peeked: Peeked | None = claim.peeked
             while peeked is not None:
@@ -189,39 +200,39 @@ class Worker:
         half = len(commands) // 2 if len(commands) >= self._settings.batch_commands_max > 1 else 0
         current, following = (commands[:half], commands[half:]) if half else (commands, ())
         while True:
-            completion = self._apply(claim, current)
+            applied = self._apply(claim, current)
             stretch.batches += 1
             if stretch.completing is not None:
                 behind = stretch.completing.result()
-                following = behind.commands if behind is not None else ()
-            over = self._is_over(stretch)
+                following = () if behind is None or behind.has_stray else behind.commands
+            give_back = self._when_to_give_back(stretch)
             if not following:
                 stretch.completing = None
-                give_back = GiveBack.ALWAYS if over else GiveBack.IF_EMPTY
-                peeked = self._complete(claim, completion, give_back)
+                peeked = self._complete(claim, applied, give_back)
                 return self._let_it_grow(claim, peeked)
             stretch.completing = self._completer.submit(
-                self._complete,
-                claim,
-                completion,
-                GiveBack.IF_EMPTY,
-                skip=len(following),
-                count=0 if over else None,
+                self._complete, claim, applied, give_back, skip=len(following)
             )
             current = following
 
     def _complete(
-        self,
-        claim: Claim,
-        completion: Completion,
-        give_back: GiveBack,
-        *,
-        skip: int = 0,
-        count: int | None = None,
+        self, claim: Claim, applied: _Applied, give_back: GiveBack, *, skip: int = 0
     ) -> Peeked | None:
+        """Tell of a batch, and complete it in the line; perhaps in a thread, while the next is applied."""
+        self._tell(claim, applied)
         phases = Phases(self._clock)
         behind = self._consumer.complete(
-            claim.event_id, claim.token, completion, give_back, skip=skip, count=count
+            claim.event_id,
+            claim.token,
+            Completion(
+                results=applied.batch.results,
+                view=applied.batch.view,
+                applied_position=applied.batch.applied_position,
+                started_at=applied.started_at,
+                ended_at=applied.ended_at,
+            ),
+            give_back,
+            skip=skip,
         )
         phases.end(Phase.COMPLETE)
         return behind
@@ -239,41 +250,41 @@ class Worker:
         self._stopping.wait(settings.linger_ms / 1000)
         return self._consumer.peek(claim.event_id)
 
-    def _is_over(self, stretch: _Stretch) -> bool:
-        return (
-            stretch.batches >= self._settings.stretch_batches_max
-            or self._stopping.is_set()
-            or self._clock.monotonic_seconds() >= stretch.ends_at
-        )
+    def _when_to_give_back(self, stretch: _Stretch) -> GiveBack:
+        """After a stretch others get their turn; where none wait, the event would only be claimed again."""
+        seconds = self._clock.monotonic_seconds() - stretch.began_at
+        seconds_max = self._settings.stretch_seconds_max
+        if self._stopping.is_set() or seconds >= max(seconds_max, limits.LONE_STRETCH_SECONDS_MAX):
+            return GiveBack.ALWAYS
+        if seconds >= seconds_max or stretch.batches >= self._settings.stretch_batches_max:
+            return GiveBack.IF_OTHERS_WAIT
+        return GiveBack.IF_EMPTY
 
-    def _apply(self, claim: Claim, commands: Sequence[WaitingCommand]) -> Completion:
-        """Apply a batch to the database; gives what is to be completed in the line."""
+    def _apply(self, claim: Claim, commands: Sequence[WaitingCommand]) -> _Applied:
+        """Apply a batch to the database."""
         started_at = self._clock.now()
         started_seconds = self._clock.monotonic_seconds()
         batch = apply_to_database(
             self._database, self._clock, claim.event_id, commands, claim.token, self._memory
         )
-        tell_batch(self._clock, claim.event_id, claim.token, commands, batch)
-        self._count(batch, self._clock.monotonic_seconds() - started_seconds)
-        ended_at = self._clock.now()
-        if self._tracer is not None:
-            tell_spans(
-                self._tracer, claim.event_id, commands, batch, started_at=started_at, ended_at=ended_at
-            )
-        return Completion(
-            results=batch.results,
-            view=batch.view,
-            applied_position=batch.applied_position,
+        return _Applied(
+            batch=batch,
             started_at=started_at,
-            ended_at=ended_at,
+            ended_at=self._clock.now(),
+            seconds=self._clock.monotonic_seconds() - started_seconds,
         )
 
-    def _count(self, batch: AppliedBatch, seconds: float) -> None:
-        failed = sum(1 for _, result in batch.results if result["status"] == JobStatus.FAILED)
+    def _tell(self, claim: Claim, applied: _Applied) -> None:
+        """Count a batch, and log it where somebody will look for it."""
+        tell_batch(claim.token, applied.batch, ended_at=applied.ended_at)
+        if self._tracer is not None:
+            tell_spans(self._tracer, applied.batch, started_at=applied.started_at, ended_at=applied.ended_at)
+        results = applied.batch.results
+        failed = sum(1 for _, result in results if result["status"] == JobStatus.FAILED)
         tally = self._tally
-        tally.applied += len(batch.results) - failed
+        tally.applied += len(results) - failed
         tally.failed += failed
-        tally.working_seconds += seconds
+        tally.working_seconds += applied.seconds
 
     def _remove_strays(self, event_id: str) -> None:
         foreign = self._consumer.remove_strays(event_id)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from operator import attrgetter
 
 from msgspec.structs import replace
 
@@ -36,7 +34,6 @@ class Decision:
     state: EventState
     records: BatchRecords
     writes: BatchWrites | None
-    outcomes: Mapping[OutcomeCode, int]
     applied_at: datetime
 
 
@@ -59,7 +56,6 @@ def decision_of(
         state=state,
         records=records,
         writes=writes,
-        outcomes=counted(records.entries),
         applied_at=applied_at,
     )
 
@@ -119,11 +115,6 @@ def _result_of(
 def _differ(one: CommandPayload | None, other: CommandPayload | None) -> bool:
     """Of what can't be read nobody can say so."""
     return one is not None and other is not None and one != other
-
-
-def counted(entries: Iterable[LedgerRecord]) -> Mapping[OutcomeCode, int]:
-    """How many there are of each outcome."""
-    return Counter(map(attrgetter("outcome"), entries))
 
 
 def _told_apart_from_the_ledger(outcome: OutcomeCode, reason: str, applied_at: datetime) -> JobResult:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind, Tracer, get_current_span
 
-from shared.line.codec import WaitingCommand
 from shared.trace import read_trace
 from shared.tracing import context_of
 from worker.batch import AppliedBatch
@@ -16,21 +14,17 @@ from worker.batch import AppliedBatch
 _NANOSECONDS = 1_000_000_000
 
 
-def tell_spans(
-    tracer: Tracer,
-    event_id: str,
-    waiting: Sequence[WaitingCommand],
-    batch: AppliedBatch,
-    *,
-    started_at: datetime,
-    ended_at: datetime,
-) -> None:
+def tell_spans(tracer: Tracer, batch: AppliedBatch, *, started_at: datetime, ended_at: datetime) -> None:
     """Make the spans of a batch that was applied between these two moments.
 
     A command's span is a child of the submit's and links to that of the batch, as a batch belongs to the
     traces of all its commands.
     """
-    sampled = [(command, context) for command in waiting if (context := _sampled_context(command.trace))]
+    sampled = [
+        (command, context)
+        for command in batch.waiting
+        if (context := _sampled_context(command.trace)) is not None
+    ]
     if not sampled:
         return
     begin, end = _nanoseconds(started_at), _nanoseconds(ended_at)
@@ -38,7 +32,7 @@ def tell_spans(
         "apply batch",
         context=Context(),
         start_time=begin,
-        attributes={"onsale.event_id": event_id, "onsale.commands": len(waiting)},
+        attributes={"onsale.event_id": batch.event_id, "onsale.commands": len(batch.waiting)},
     )
     link = Link(together.get_span_context())
     results = dict(batch.results)
@@ -50,7 +44,7 @@ def tell_spans(
             links=[link],
             start_time=begin,
             attributes={
-                "onsale.event_id": event_id,
+                "onsale.event_id": batch.event_id,
                 "onsale.job_id": command.command.id,
                 "onsale.position": command.position,
                 "onsale.outcome": results[command.command.id]["outcome"],

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from datetime import datetime
 from itertools import islice
 from operator import attrgetter
 
 from shared import limits, metrics
-from shared.clock import Clock
 from shared.identifiers import new_id
 from shared.line.codec import WaitingCommand
 from shared.log import log_event
@@ -33,20 +33,19 @@ def count_given_up(reason: str) -> None:
     metrics.CLAIMS_GIVEN_UP.labels(reason).inc()
 
 
-def tell_batch(
-    clock: Clock, event_id: str, token: int, waiting: Sequence[WaitingCommand], batch: AppliedBatch
-) -> None:
-    """Count a batch that was applied, and log it where somebody will look for it."""
-    metrics.BATCH_COMMANDS.observe(len(waiting))
-    accepted_at = waiting[0].accepted_at
+def tell_batch(token: int, batch: AppliedBatch, *, ended_at: datetime) -> None:
+    """Count a batch that had been applied at this moment, and log it where somebody will look for it."""
+    metrics.BATCH_COMMANDS.observe(len(batch.waiting))
+    accepted_at = batch.waiting[0].accepted_at
     if accepted_at is not None:
-        metrics.BATCH_WAIT_SECONDS.observe(max(0.0, (clock.now() - accepted_at).total_seconds()))
+        metrics.BATCH_WAIT_SECONDS.observe(max(0.0, (ended_at - accepted_at).total_seconds()))
     for outcome, commands in batch.outcomes.items():
         metrics.OUTCOME_COUNTERS[outcome](commands)
-    _log_batch(event_id, token, waiting, batch)
+    _log_batch(token, batch)
 
 
-def _log_batch(event_id: str, token: int, waiting: Sequence[WaitingCommand], batch: AppliedBatch) -> None:
+def _log_batch(token: int, batch: AppliedBatch) -> None:
+    event_id, waiting = batch.event_id, batch.waiting
     traced = [command for command in waiting if command.trace] if any(map(_TRACE, waiting)) else []
     if not traced and not logger.isEnabledFor(logging.DEBUG):
         return
@@ -59,7 +58,7 @@ def _log_batch(event_id: str, token: int, waiting: Sequence[WaitingCommand], bat
         batch_id=batch_id,
         token=token,
         commands=len(waiting),
-        fresh=batch.fresh,
+        fresh=len(batch.entries),
         applied_position=batch.applied_position,
     )
     results = dict(batch.results)

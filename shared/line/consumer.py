@@ -34,9 +34,13 @@ _FOREIGN_JOB = "This job was not accepted by the API, so it has no place in the 
 
 
 class GiveBack(StrEnum):
-    """When a consumer gives its event back after a batch."""
+    """When a consumer gives its event back after a batch: in any case if nothing is left in its line.
+
+    Others wait where an event needs a consumer now.
+    """
 
     IF_EMPTY = "if-empty"
+    IF_OTHERS_WAIT = "if-others-wait"
     ALWAYS = "always"
 
 
@@ -130,12 +134,12 @@ class Consumer:
         give_back: GiveBack,
         *,
         skip: int = 0,
-        count: int | None = None,
     ) -> Peeked | None:
         """Write outcomes onto jobs and take exactly those off the line; then look at the next batch.
 
-        `skip` is how many commands behind this batch are known already, `count` how many more to look at.
-        Gives None if the claim has been given back, or is no longer ours.
+        `skip` is how many commands behind this batch are known already. The event is not given back before
+        them, but where it is to be given back nothing behind them is looked at. Gives None if the claim has
+        been given back, or is no longer ours.
         """
         settings = self._settings
         arguments: list[Any] = [
@@ -152,7 +156,7 @@ class Consumer:
             "" if completion.view is None else completion.view["sales_open_at"] or "",
             give_back.value,
             skip,
-            settings.batch_commands_max if count is None else count,
+            settings.batch_commands_max,
         ]
         arguments += _job_arguments(completion.results)
         with line_errors():

@@ -29,6 +29,7 @@ from tests.builders import (
     assert_books_balance,
     book,
     complete,
+    completion_of,
     create_event,
     queue_length,
     seed,
@@ -326,6 +327,64 @@ def test_an_event_given_back_with_work_left_goes_behind_the_others(
     assert complete(consumer, event.id, claim.token, batch, GiveBack.ALWAYS) is None
     claims = [consumer.claim(), second.claim()]
     assert [each.event_id for each in claims if each] == [other.id, event.id]
+
+
+def test_a_stretch_that_is_over_goes_on_where_no_other_event_needs_a_consumer(
+    settings: Settings, event: EventRecord, database: Database, consumer: Consumer, redis_client: redis.Redis
+) -> None:
+    submit(settings, [book(event.id, f"user{i}") for i in range(3)])
+    claim = consumer.claim()
+    assert claim is not None
+    later = create_event(database)
+    seed(settings, later)
+    submit(settings, [book(later.id, "ann")])
+    redis_client.zadd("onsale:ready", {later.id: (time.time() + 10) * 1000})
+    batch = apply_to_database(database, SystemClock(), event.id, claim.peeked.commands[:1], claim.token)
+    peeked = complete(consumer, event.id, claim.token, batch, GiveBack.IF_OTHERS_WAIT)
+    assert [command.position for command in peeked.commands] == [2, 3]  # type: ignore[attr-defined]
+    assert redis_client.zscore("onsale:leased", event.id) is not None
+
+
+@pytest.mark.parametrize("waits_in", ["onsale:ready", "onsale:leased"])
+def test_a_stretch_that_is_over_ends_where_another_event_has_no_consumer_any_more_or_yet(
+    settings: Settings,
+    event: EventRecord,
+    database: Database,
+    consumer: Consumer,
+    redis_client: redis.Redis,
+    waits_in: str,
+) -> None:
+    submit(settings, [book(event.id, f"user{i}") for i in range(3)])
+    claim = consumer.claim()
+    assert claim is not None
+    redis_client.zadd(waits_in, {new_id(): 1})
+    batch = apply_to_database(database, SystemClock(), event.id, claim.peeked.commands[:1], claim.token)
+    assert complete(consumer, event.id, claim.token, batch, GiveBack.IF_OTHERS_WAIT) is None
+    assert redis_client.zscore("onsale:leased", event.id) is None
+    assert redis_client.zscore("onsale:ready", event.id) is not None
+
+
+@pytest.mark.parametrize("give_back", [GiveBack.IF_OTHERS_WAIT, GiveBack.ALWAYS])
+def test_a_consumer_keeps_its_event_until_all_that_it_has_in_hand_is_done_but_gets_no_more(
+    settings: Settings,
+    event: EventRecord,
+    database: Database,
+    consumer: Consumer,
+    redis_client: redis.Redis,
+    give_back: GiveBack,
+) -> None:
+    submit(settings, [book(event.id, f"user{i}") for i in range(4)])
+    claim = consumer.claim()
+    assert claim is not None
+    redis_client.zadd("onsale:ready", {new_id(): 1})
+    commands = claim.peeked.commands
+    first = apply_to_database(database, SystemClock(), event.id, commands[:1], claim.token)
+    peeked = consumer.complete(event.id, claim.token, completion_of(first), give_back, skip=2)
+    assert peeked is not None
+    assert peeked.commands == []
+    rest = apply_to_database(database, SystemClock(), event.id, commands[1:3], claim.token)
+    assert complete(consumer, event.id, claim.token, rest, give_back) is None
+    assert [command.position for command in consumer.peek(event.id).commands] == [4]
 
 
 def test_a_command_whose_record_is_deleted_still_has_its_turn(

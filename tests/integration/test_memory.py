@@ -178,7 +178,7 @@ def test_a_batch_that_comes_again_gives_its_recorded_outcomes(worker: Worker, da
     once = worker.apply(waiting)
     again = worker.apply(waiting)
     assert again.results == once.results
-    assert again.fresh == 0
+    assert again.entries == []
     assert_books_balance(database, worker.event_id)
 
 

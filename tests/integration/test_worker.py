@@ -6,9 +6,13 @@ import threading
 
 import pytest
 import redis
+from rq import Queue
+from rq.job import Job
+from rq.serializers import JSONSerializer
 from sqlalchemy import text
 
 from local.servers import PostgresServer
+from shared import limits
 from shared.database.engine import Database
 from shared.domain import OutcomeCode
 from shared.errors import LineUnavailable
@@ -56,6 +60,62 @@ def test_a_line_longer_than_a_stretch_is_worked_off_in_order(
         command.job_id for command in commands
     ]
     assert_books_balance(database, event.id)
+
+
+def test_a_worker_stays_with_the_one_event_that_has_work(
+    settings: Settings, database: Database, event: EventRecord, redis_client: redis.Redis
+) -> None:
+    assert claims_for_a_long_line(settings, database, event, redis_client) == 1
+
+
+def test_a_worker_looks_after_the_rest_even_if_its_line_never_ends(
+    settings: Settings,
+    database: Database,
+    event: EventRecord,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "LONE_STRETCH_SECONDS_MAX", 0.0)
+    assert claims_for_a_long_line(settings, database, event, redis_client) > 1
+
+
+def claims_for_a_long_line(
+    settings: Settings, database: Database, event: EventRecord, redis_client: redis.Redis
+) -> int:
+    """How often a worker claims an event whose line is longer than many stretches."""
+    submit(settings, [book(event.id, f"user{i}") for i in range(200)])
+    short = settings.model_copy(update={"batch_commands_max": 8, "stretch_seconds_max": 0.001})
+    worker = build_worker(short, database, name="lone")
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    wait_until(lambda: queue_length(redis_client, event.id) == 0)
+    worker.stop()
+    thread.join()
+    assert applied(database, event) == 200
+    return int(redis_client.hget(f"onsale:event:{event.id}", "token") or 0)
+
+
+def test_a_stray_at_the_head_of_a_long_line_is_not_left_there_until_the_line_ends(
+    settings: Settings, database: Database, event: EventRecord, redis_client: redis.Redis
+) -> None:
+    """Past it every completed job would be looked for."""
+    commands = [book(event.id, f"user{i}") for i in range(100)]
+    submit(settings, commands)
+    queue = Queue(f"event:{event.id}", connection=redis_client, serializer=JSONSerializer)
+    foreign = queue.enqueue("os.system", "true")
+    redis_client.lrem(queue.key, 1, foreign.id)
+    redis_client.linsert(queue.key, "BEFORE", commands[20].job_id, foreign.id)
+    worker = build_worker(settings.model_copy(update={"batch_commands_max": 4}), database, name="tidy")
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    wait_until(lambda: queue_length(redis_client, event.id) == 0)
+    worker.stop()
+    thread.join()
+    last = Job.fetch(commands[-1].job_id, connection=redis_client, serializer=JSONSerializer)
+    ends = [job.latest_result() for job in (foreign, last)]
+    assert ends[0] is not None
+    assert ends[1] is not None
+    assert ends[0].created_at < ends[1].created_at
 
 
 def test_a_long_line_does_not_hold_up_a_short_one(

@@ -4,20 +4,13 @@
 local worker, lease_ms, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
 
-local function first(...)
-  return redis.call(...)[1]
-end
-
--- A time further ahead than any claim or delay may last comes from before the clock was set back.
-local event_id = first('ZRANGEBYSCORE', K.leased, '-inf', now, 'LIMIT', 0, 1)
-  or first('ZRANGEBYSCORE', K.leased, now + K.lease_ms_max, '+inf', 'LIMIT', 0, 1)
+local event_id = lapsed_event(now)
 local taken_from = ''
 if event_id then
   taken_from = redis.call('HGET', K.event .. event_id, 'consumer') or 'unknown'
   redis.call('SREM', K.rq_workers_of_queue .. K.queue_name_prefix .. event_id, K.rq_worker .. taken_from)
 else
-  event_id = first('ZRANGEBYSCORE', K.ready, '-inf', now, 'LIMIT', 0, 1)
-    or first('ZRANGEBYSCORE', K.ready, now + K.ready_delay_ms_max, '+inf', 'LIMIT', 0, 1)
+  event_id = ready_event(now)
 end
 if not event_id then
   return false

@@ -31,6 +31,22 @@ local function make_ready(event_id, delay_ms)
   end
 end
 
+local function first(...)
+  return redis.call(...)[1]
+end
+
+-- The event whose consumer has let its claim pass longest ago, and the one that has waited for a consumer longest.
+-- A time further ahead than any claim or delay may last comes from before the clock was set back.
+local function lapsed_event(now)
+  return first('ZRANGEBYSCORE', K.leased, '-inf', now, 'LIMIT', 0, 1)
+    or first('ZRANGEBYSCORE', K.leased, now + K.lease_ms_max, '+inf', 'LIMIT', 0, 1)
+end
+
+local function ready_event(now)
+  return first('ZRANGEBYSCORE', K.ready, '-inf', now, 'LIMIT', 0, 1)
+    or first('ZRANGEBYSCORE', K.ready, now + K.ready_delay_ms_max, '+inf', 'LIMIT', 0, 1)
+end
+
 -- Whoever holds the newest token and has not given the event back is its consumer.
 local function holds_claim(event_id, token)
   return redis.call('HGET', K.event .. event_id, 'token') == token

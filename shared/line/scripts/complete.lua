@@ -2,9 +2,10 @@
 -- event's projection, tell who waits, keep or give back the claim, and look at the next batch.
 -- Doing it again changes nothing.
 -- ARGV: event_id, token, worker, lease_ms, started_at, ended_at, result_ttl, failure_ttl, applied, view,
---       when sales open or '', give_back ('if-empty' or 'always'), skip, count, finished, then job_id and
---       return_value of each finished command, then job_id, return_value and exc_string of each failed one.
---       `skip` commands behind this batch are in the consumer's hands already; it wants `count` more.
+--       when sales open or '', give_back ('if-empty', 'if-others-wait' or 'always'), skip, count, finished, then
+--       job_id and return_value of each finished command, then job_id, return_value and exc_string of each failed
+--       one. `skip` commands behind this batch are in the consumer's hands already; it wants `count` more. A claim
+--       is given back with the last that it has in hand; one that is to be given back gets no more.
 -- Gives: whether the claim is still held, has_stray, the next commands.
 local event_id, token, worker, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local started_at, ended_at = ARGV[5], ARGV[6]
@@ -146,6 +147,13 @@ local function refresh_projection()
   redis.call('EXPIRE', key, K.event_ttl_seconds)
 end
 
+local function is_stretch_over()
+  if give_back == 'if-others-wait' then
+    return lapsed_event(now_ms()) or ready_event(now_ms())
+  end
+  return give_back == 'always'
+end
+
 for index = FIRST_FINISHED, FIRST_FAILED - 1, 2 do
   write_outcome(ARGV[index], 'finished', result_ttl, ARGV[index + 1])
 end
@@ -167,9 +175,10 @@ end
 if not holds_claim(event_id, token) then
   return {0, 0, {}}
 end
-if give_back == 'always' or (redis.call('LLEN', K.order .. event_id) == 0 and has_stray(event_id) == 0) then
+redis.call('ZADD', K.leased, now_ms() + lease_ms, event_id)
+local is_over = is_stretch_over()
+if skip == 0 and (is_over or (redis.call('LLEN', K.order .. event_id) == 0 and has_stray(event_id) == 0)) then
   release(event_id, worker, 0)
   return {0, 0, {}}
 end
-redis.call('ZADD', K.leased, now_ms() + lease_ms, event_id)
-return {1, has_stray(event_id), peek(event_id, skip, count)}
+return {1, has_stray(event_id), peek(event_id, skip, is_over and 0 or count)}
