@@ -49,6 +49,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     _patience: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
+    _idle_since: float | None = None
+    _arrived_bytes = 0
     _head_bytes = 0
     _is_in_head = True
     _is_whole = False
@@ -69,6 +71,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._wait_no_more()
+        self._unset_keepalive_if_required()
         self.resume_writing()
         self._is_lost = True
         if self._awaited is not None:
@@ -86,8 +89,10 @@ class HttpProtocol(HttpToolsProtocol):
         """
         if self._is_refused:
             return
+        self._idle_since = None
+        self._arrived_bytes = len(data)
         if self._is_in_head:
-            self._head_bytes += len(data)
+            self._head_bytes += self._arrived_bytes
         self._parse(data)
         if self.transport.is_closing():
             return
@@ -105,10 +110,13 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head of a request is there."""
+        head_bytes_max = max(self._head_bytes, self._arrived_bytes)
         self._is_in_head, self._head_bytes = False, 0
         if self._is_refused:
             return
-        if len(self.headers) > limits.REQUEST_HEADERS_MAX or self._is_head_too_long():
+        if len(self.headers) > limits.REQUEST_HEADERS_MAX or (
+            head_bytes_max > limits.REQUEST_HEAD_BYTES_MAX and self._is_head_too_long()
+        ):
             self._refuse(head_too_large())
         else:
             super().on_headers_complete()
@@ -125,10 +133,31 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """A request is answered; one that has begun behind it is waited for from now on."""
-        super().on_response_complete()
-        if not self._is_whole and self._patience is None and not self.transport.is_closing():
+        """A request is answered: now it is the turn of the next one, which may have begun or is yet to come.
+
+        In the place of uvicorn's own, which sets a timer anew after each answer.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._is_whole:
+            self._begin_to_idle()
+        if not self._is_whole and self._patience is None:
             self._begin_to_wait()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that has been idle for long enough; look again later at one that has not."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return
+        idle_seconds = self.loop.time() - self._idle_since
+        if idle_seconds < self.timeout_keep_alive:
+            self._look_later(self.timeout_keep_alive - idle_seconds)
+        elif not self.transport.is_closing():
+            self.transport.close()
 
     def pause_writing(self) -> None:
         """The client leaves answers unread, which it may do for a while."""
@@ -174,7 +203,6 @@ class HttpProtocol(HttpToolsProtocol):
         It ends a request at its head if that offers to speak something else, and would take the body for the
         next request. No offer is accepted here, so the request is read again without it.
         """
-        self._unset_keepalive_if_required()
         parts: list[bytes | memoryview] = [data]
         while parts and not self._is_refused:
             part = parts.pop()
@@ -213,6 +241,14 @@ class HttpProtocol(HttpToolsProtocol):
         """Whether what arrives now belongs to a later request than the one that is being answered."""
         answering = self._answering
         return answering is not None and not answering.more_body and not answering.response_complete
+
+    def _begin_to_idle(self) -> None:
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_later(self.timeout_keep_alive)
+
+    def _look_later(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _begin_to_wait(self) -> None:
         self._patience = self.loop.call_later(limits.REQUEST_SECONDS_MAX, self._lose_patience)
@@ -302,13 +338,11 @@ def _bytes_of(response: Response, cycle: RequestResponseCycle) -> bytes:
 
 
 def _written(response: Response, headers: list[tuple[bytes, bytes]]) -> bytes:
-    parts = [STATUS_LINE[response.status_code]]
-    for name, value in headers:
-        parts += (name, b": ", value, b"\r\n")
-    parts.append(b"\r\n")
-    head = b"".join(parts)
-    if not head.count(b"\r") == head.count(b"\n") == len(headers) + 2:
+    fields = list(map(b": ".join, headers))
+    together = b"".join(fields)
+    if b"\r" in together or b"\n" in together:
         raise ValueError(f"a header has a line break: {headers}")
+    head = STATUS_LINE[response.status_code] + b"\r\n".join([*fields, b"\r\n"])
     return head + bytes(response.body)
 
 
@@ -351,6 +385,8 @@ class _OneWrite:
         self._transport = transport
         self._loop = loop
         self._parts: list[bytes] = []
+        # Asked several times for each request; by way of __getattr__ that takes a while.
+        self.is_closing = transport.is_closing
 
     def write(self, data: bytes) -> None:
         if not self._parts:
@@ -367,7 +403,7 @@ class _OneWrite:
     def _flush(self) -> None:
         data = b"".join(self._parts)
         self._parts.clear()
-        if data and not self._transport.is_closing():
+        if data and not self.is_closing():
             self._transport.write(data)
 
     def __getattr__(self, name: str) -> Any:

@@ -10,6 +10,7 @@ import orjson
 from fastapi import Response
 from pydantic import ValidationError
 
+from api.whole_response import WholeResponse
 from shared import limits
 from shared.domain import OutcomeCode
 from shared.metrics import REQUESTS_REFUSED
@@ -232,9 +233,7 @@ def outcome_problem(result: JobResult) -> ProblemDocument | None:
 def problem_response(document: ProblemDocument, headers: Mapping[str, str] | None = None) -> Response:
     """A problem as the answer to a request."""
     REQUESTS_REFUSED.labels(document["type"]).inc()
-    return Response(
-        orjson.dumps(document), document["status"], dict(headers or {}), media_type=PROBLEM_MEDIA_TYPE
-    )
+    return WholeResponse(orjson.dumps(document), document["status"], headers or {}, PROBLEM_MEDIA_TYPE)
 
 
 def invalid_body(error: ValidationError) -> ProblemDocument:

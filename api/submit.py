@@ -23,12 +23,13 @@ from api.jobs import (
     recorded_document,
     retry_after_seconds,
 )
-from api.json_body import JsonBody
+from api.json_body import MEDIA_TYPE, JsonBody
 from api.prefer import Preference, read_preference
 from api.problems import ProblemError, event_not_found, problem_response
 from api.schemas import BookingRequest
 from api.spans import submit_span
 from api.wait import HangUps, wait_for_result
+from api.whole_response import WholeResponse
 from shared.domain import CommandKind
 from shared.errors import EventNotFound, TemporarilyUnavailable
 from shared.identifiers import new_id
@@ -130,7 +131,7 @@ def retry_after(job: JobDocument) -> str:
 
 def json_response(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """JSON that has its final form already."""
-    return Response(orjson.dumps(document), status, dict(headers or {}), media_type="application/json")
+    return WholeResponse(orjson.dumps(document), status, headers or {}, MEDIA_TYPE)
 
 
 async def find_event(context: ApiContext, event_id: str) -> EventRecord:
