@@ -12,6 +12,7 @@ import psycopg2
 import pytest
 import redis
 
+import local.postgres
 from local.servers import PostgresServer, Server, ServerFailed, ValkeyServer, free_port
 
 SERVERS = [PostgresServer, ValkeyServer]
@@ -171,3 +172,19 @@ def test_free_ports_are_free_and_not_those_of_outgoing_connections() -> None:
     assert 20_000 <= port < 32_000
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", port))
+
+
+@pytest.mark.parametrize(("memory", "buffers_mb"), [(2**28, 128), (2**30, 256), (2**31, 512), (2**40, 1024)])
+def test_postgresql_gets_a_quarter_of_the_memory_for_its_buffers_within_bounds(
+    memory: int, buffers_mb: int
+) -> None:
+    assert local.postgres.buffers_mb(memory) == buffers_mb
+
+
+def test_postgresql_runs_with_these_buffers(tmp_path: Path) -> None:
+    with PostgresServer(tmp_path / "data", settings={"shared_buffers": "144MB"}) as server:
+        assert run_sql(server, "SHOW shared_buffers") == [("144MB",)]
+    wanted = local.postgres.SETTINGS["shared_buffers"]
+    with PostgresServer(tmp_path / "data") as server:
+        same = f"SELECT pg_size_bytes(current_setting('shared_buffers')) = pg_size_bytes('{wanted}')"
+        assert run_sql(server, same) == [(True,)]
