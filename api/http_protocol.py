@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
 import httptools
 from fastapi import Response
 from starlette.types import Receive, Scope
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
 from api.fast_lane import FAST_LANE, FastLane
+from api.one_write import OneWrite, PipelineFlow
 from api.problems import (
     RETRY_AFTER_SECONDS,
     ProblemDocument,
@@ -61,8 +61,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin with a new connection."""
-        super().connection_made(_OneWrite(transport, self.loop))  # type: ignore[arg-type]
-        self.flow = _Flow(self.transport, self.pipeline)
+        super().connection_made(OneWrite(transport, self.loop))  # type: ignore[arg-type]
+        self.flow = PipelineFlow(self.transport, self.pipeline)
         if len(self.connections) > limits.CONNECTIONS_MAX:
             self._refuse(too_many_connections())
         else:
@@ -363,48 +363,3 @@ def _new_parser(protocol: HttpProtocol) -> httptools.HttpRequestParser:
     parser = httptools.HttpRequestParser(protocol)
     parser.set_dangerous_leniencies(lenient_data_after_close=True)
     return parser
-
-
-class _Flow(FlowControl):
-    """Reads on only when no request of a pipeline waits: no client sends without end ahead of its answers."""
-
-    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
-        super().__init__(transport)
-        self._pipeline = pipeline
-
-    def resume_reading(self) -> None:
-        """Read on, unless requests wait; the answer to the last of them does it then."""
-        if not self._pipeline:
-            super().resume_reading()
-
-
-class _OneWrite:
-    """A transport that collects what is written until the end of the event loop's turn."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._parts: list[bytes] = []
-        # Asked several times for each request; by way of __getattr__ that takes a while.
-        self.is_closing = transport.is_closing
-
-    def write(self, data: bytes) -> None:
-        if not self._parts:
-            self._loop.call_soon(self._flush)
-        self._parts.append(data)
-
-    def close(self) -> None:
-        """Send what is left and hang up; a client that does not take it is not waited for for ever."""
-        self._flush()
-        self._transport.close()
-        if self._transport.get_write_buffer_size():
-            self._loop.call_later(limits.CLOSE_SECONDS_MAX, self._transport.abort)
-
-    def _flush(self) -> None:
-        data = b"".join(self._parts)
-        self._parts.clear()
-        if data and not self.is_closing():
-            self._transport.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)

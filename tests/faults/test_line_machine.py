@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 from sqlalchemy import text
 
 from local.servers import ValkeyServer
+from shared import limits
 from shared.clock import SystemClock
 from shared.database import statements
 from shared.database.engine import Database
@@ -127,7 +128,10 @@ class LineMachine(RuleBasedStateMachine):
     def __init__(self, servers: Servers) -> None:
         super().__init__()
         self.database, self.valkey = servers.database, servers.valkey
-        self.settings = servers.settings.model_copy(update={"batch_commands_max": 3})
+        # Claims end when a step says so, however long the steps take.
+        self.settings = servers.settings.model_copy(
+            update={"batch_commands_max": 3, "lease_seconds": limits.LEASE_SECONDS_MAX}
+        )
         tamper(self.database, "TRUNCATE events, bookings, ledger")
         self.redis: redis.Redis = connect(self.settings)
         self.redis.flushdb()

@@ -306,11 +306,11 @@ def test_the_database_itself_refuses_to_oversell(database: Database, event: Even
 def test_a_connection_lost_while_writing_is_replaced(
     settings: Settings, database: Database, event: EventRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    impatient = Database(settings.model_copy(update={"lease_seconds": 0.05}), connections_max=1)
+    impatient = Database(settings.model_copy(update={"lease_seconds": 1.0}), connections_max=1)
     write_all = batches.write_all
 
     def write_too_late(writes: BatchWrites) -> Statement:
-        time.sleep(0.3)
+        time.sleep(2.0)
         return write_all(writes)
 
     waiting = [booking(1), booking(2, "bob")]

@@ -329,9 +329,16 @@ def test_an_event_given_back_with_work_left_goes_behind_the_others(
     assert [each.event_id for each in claims if each] == [other.id, event.id]
 
 
+@pytest.mark.parametrize("lease_seconds", [5.0, limits.LEASE_SECONDS_MAX])
 def test_a_stretch_that_is_over_goes_on_where_no_other_event_needs_a_consumer(
-    settings: Settings, event: EventRecord, database: Database, consumer: Consumer, redis_client: redis.Redis
+    settings: Settings,
+    event: EventRecord,
+    database: Database,
+    redis_client: redis.Redis,
+    lease_seconds: float,
 ) -> None:
+    patient = settings.model_copy(update={"lease_seconds": lease_seconds})
+    consumer = Consumer(redis_client, patient, worker_name="patient")
     submit(settings, [book(event.id, f"user{i}") for i in range(3)])
     claim = consumer.claim()
     assert claim is not None

@@ -39,12 +39,12 @@ end
 -- A time further ahead than any claim or delay may last comes from before the clock was set back.
 local function lapsed_event(now)
   return first('ZRANGEBYSCORE', K.leased, '-inf', now, 'LIMIT', 0, 1)
-    or first('ZRANGEBYSCORE', K.leased, now + K.lease_ms_max, '+inf', 'LIMIT', 0, 1)
+    or first('ZRANGEBYSCORE', K.leased, '(' .. now + K.lease_ms_max, '+inf', 'LIMIT', 0, 1)
 end
 
 local function ready_event(now)
   return first('ZRANGEBYSCORE', K.ready, '-inf', now, 'LIMIT', 0, 1)
-    or first('ZRANGEBYSCORE', K.ready, now + K.ready_delay_ms_max, '+inf', 'LIMIT', 0, 1)
+    or first('ZRANGEBYSCORE', K.ready, '(' .. now + K.ready_delay_ms_max, '+inf', 'LIMIT', 0, 1)
 end
 
 -- Whoever holds the newest token and has not given the event back is its consumer.
