@@ -89,7 +89,6 @@ class HttpProtocol(HttpToolsProtocol):
         """
         if self._is_refused:
             return
-        self._idle_since = None
         self._arrived_bytes = len(data)
         if self._is_in_head:
             self._head_bytes += self._arrived_bytes
@@ -106,6 +105,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        self._idle_since = None
         self._is_in_head, self._is_whole = True, False
 
     def on_headers_complete(self) -> None:

@@ -92,7 +92,8 @@ def compare(measured: Measured) -> list[Comparison]:
             unit=" ms",
             measured=figures["steady"]["p50_ms"],
             simulated=percentile(steady, 0.5) * 1000,
-            apart_max=0.3,
+            # Waiting grows faster than a processor slows down, and that changes from one measure to the next.
+            apart_max=0.6,
         ),
     ]
 

@@ -73,7 +73,7 @@ class Connection:
 
     def ask_at(self, now: float) -> None:
         self.loop.advance(now)
-        self.protocol.data_received(b"\r\n")
+        self.protocol.on_message_begin()
 
     def answer_at(self, now: float) -> None:
         self.loop.advance(now)
@@ -124,6 +124,14 @@ def test_one_on_which_a_request_has_begun_is_not_idle(connection: Connection) ->
     connection.protocol._wait_no_more()
     connection.protocol.on_response_complete()
     assert connection.is_open_at(KEEP_ALIVE_SECONDS + 1)
+
+
+def test_empty_lines_are_no_request(connection: Connection) -> None:
+    connection.answer_at(1)
+    for now in range(1, 6):
+        connection.loop.advance(now)
+        connection.protocol.data_received(b"\r\n")
+    assert not connection.is_open_at(6)
 
 
 def test_one_timer_is_enough_for_many_requests(connection: Connection) -> None:
