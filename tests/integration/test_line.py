@@ -583,12 +583,17 @@ def test_scripts_survive_a_flush(
 
 
 def test_an_event_put_aside_waits_while_others_go_on(
-    settings: Settings, event: EventRecord, database: Database, consumer: Consumer, second: Consumer
+    settings: Settings,
+    event: EventRecord,
+    database: Database,
+    consumer: Consumer,
+    second: Consumer,
+    redis_client: redis.Redis,
 ) -> None:
     submit(settings, [book(event.id, "ann")])
     claim = consumer.claim()
     assert claim is not None
-    consumer.release(event.id, claim.token, delay_seconds=0.3)
+    consumer.release(event.id, claim.token, delay_seconds=10.0)
     other = create_event(database)
     seed(settings, other)
     submit(settings, [book(other.id, "ann")])
@@ -597,7 +602,7 @@ def test_an_event_put_aside_waits_while_others_go_on(
     assert other_claim is not None
     assert other_claim.event_id == other.id
     assert consumer.claim() is None
-    time.sleep(0.35)
+    redis_client.zincrby("onsale:ready", -10_000, event.id)
     again = consumer.claim()
     assert again is not None
     assert again.event_id == event.id
