@@ -56,12 +56,21 @@ async def check_booking_for(context: ApiContext, caller: Caller, event_id: str, 
         ProblemError: they may not.
         TemporarilyUnavailable: it can't be found out whose the event is.
     """
+    check_books_for(caller, user_id)
+    if not await may_touch(context, caller, event_id=event_id, user_id=user_id):
+        raise ProblemError(event_not_found(event_id))
+
+
+def check_books_for(caller: Caller, user_id: str) -> None:
+    """Of whom a caller may book for, what can be said without asking whose the event is.
+
+    Raises:
+        ProblemError: they may not book for this user.
+    """
     if caller.role is Role.CUSTOMER and user_id != caller.user_id:
         raise ProblemError(
             forbidden("You can book for yourself only. Set user_id to the `sub` of your token.")
         )
-    if not await may_touch(context, caller, event_id=event_id, user_id=user_id):
-        raise ProblemError(event_not_found(event_id))
 
 
 async def check_manages(context: ApiContext, caller: Caller, event_id: str) -> None:

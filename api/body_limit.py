@@ -19,10 +19,20 @@ def check_declared_length(declared: bytes) -> None:
         ProblemError: its body would be over the bound, or that is no length.
     """
     if not declared.isdigit() or int(declared) > limits.REQUEST_BODY_BYTES_MAX:
-        raise over_the_bound()
+        raise _over_the_bound()
 
 
-def over_the_bound() -> ProblemError:
+def check_body(body: bytes) -> None:
+    """Look at as much of a body as has come.
+
+    Raises:
+        ProblemError: it is over the bound.
+    """
+    if len(body) > limits.REQUEST_BODY_BYTES_MAX:
+        raise _over_the_bound()
+
+
+def _over_the_bound() -> ProblemError:
     """What a body over the bound is answered; the rest of it is not read, so the connection ends."""
     return ProblemError(body_too_large(), {"Connection": "close"})
 

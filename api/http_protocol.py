@@ -13,28 +13,27 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
 from typing import Any, cast
 
 import httptools
-from fastapi import Response
-from starlette.types import Receive, Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
-from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from api.fast_lane import FAST_LANE, FastLane
+from api.exchange import Exchange, let_go, written
+from api.fast_lane import FAST_LANE, FastLane, Rest
 from api.one_write import OneWrite, PipelineFlow
 from api.problems import (
     RETRY_AFTER_SECONDS,
     ProblemDocument,
     head_too_large,
-    internal_error,
     not_http,
     problem_response,
     request_too_slow,
     too_many_connections,
 )
 from api.security_headers import security_headers
-from api.wait import HangUps
 from shared import limits
 from shared.identifiers import new_id
 from shared.log import log_event
@@ -58,6 +57,7 @@ class HttpProtocol(HttpToolsProtocol):
     _is_lost = False
     _awaited: asyncio.Future[Any] | None = None
     _answering: RequestResponseCycle | None = None
+    _booking: Rest | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin with a new connection."""
@@ -74,6 +74,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self.resume_writing()
         self._is_lost = True
+        if self._booking is not None and self._answering is not None:
+            # The rest of it will not come.
+            self._booking = None
+            let_go(self._answering)
         if self._awaited is not None:
             self._awaited.cancel()
         if self._answering is not None and not self._answering.response_complete:
@@ -93,6 +97,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_in_head:
             self._head_bytes += self._arrived_bytes
         self._parse(data)
+        self._answer_booking()
         if self.transport.is_closing():
             return
         if self._is_in_head and self._head_bytes > limits.REQUEST_HEAD_BYTES_MAX:
@@ -131,6 +136,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_whole = True
         if not self._is_refused:
             super().on_message_complete()
+            self._answer_booking()
 
     def on_response_complete(self) -> None:
         """A request is answered: now it is the turn of the next one, which may have begun or is yet to come.
@@ -143,6 +149,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+            # Not at once: a long pipeline of refusals would answer each within the one before.
+            self.loop.call_soon(self._answer_booking)
         elif self._is_whole:
             self._begin_to_idle()
         if not self._is_whole and self._patience is None:
@@ -182,9 +190,19 @@ class HttpProtocol(HttpToolsProtocol):
         if lane is None or event_id is None:
             super()._start_asgi_task(cycle, app)
             return
-        task = self.loop.create_task(_answer_booking(lane, cycle, event_id, self.cancel_on_hang_up))
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
+        exchange = Exchange(cycle, self.loop, self.tasks, self.cancel_on_hang_up)
+        self._booking = partial(lane.answer, exchange, event_id)
+
+    def _answer_booking(self) -> None:
+        """Answer the booking whose turn it is, if there is one, or go on with it.
+
+        It has waited for the rest of what arrived with its head, in which the end of its body may be.
+        """
+        answer, self._booking = self._booking, None
+        if answer is not None and not self.transport.is_closing():
+            rest = copy_context().run(answer)
+            if rest is not None:
+                self._booking = rest
 
     @contextmanager
     def cancel_on_hang_up(self, awaited: asyncio.Future[Any]) -> Iterator[None]:
@@ -277,85 +295,12 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
-async def _answer_booking(
-    lane: FastLane, cycle: RequestResponseCycle, event_id: str, hang_ups: HangUps
-) -> None:
-    """Do for an answer that comes whole what uvicorn does for one that an application sends in parts."""
-    try:
-        answer = await _whole_answer(lane, cycle, event_id, hang_ups)
-        if cycle.flow.write_paused and not cycle.disconnected:
-            await cycle.flow.drain()
-        if answer is None or cycle.disconnected:
-            return
-        cycle.transport.write(answer)
-        cycle.response_started = cycle.response_complete = True
-        if not cycle.keep_alive:
-            cycle.transport.close()
-        cycle.on_response()
-    finally:
-        # Or the connection and its last request would keep each other until the next look for garbage.
-        cycle.on_response = _nothing
-
-
-async def _whole_answer(
-    lane: FastLane, cycle: RequestResponseCycle, event_id: str, hang_ups: HangUps
-) -> bytes | None:
-    """The bytes of an answer; None if nobody waits for it."""
-    try:
-        scope, receive = cast(Scope, cycle.scope), cast(Receive, cycle.receive)
-        response = await lane.answer(scope, receive, event_id, hang_ups)
-        answer = None if response is None else _bytes_of(response, cycle)
-    except BaseException:
-        # As uvicorn does: whatever happens, also when the process waits no longer, nobody is left without.
-        logger.exception("unexpected error")
-        cycle.keep_alive = False
-        response = problem_response(internal_error())
-        answer = _bytes_of(response, cycle)
-    if response is not None and cycle.access_log:
-        _log_access(cycle, response.status_code)
-    return answer
-
-
-def _log_access(cycle: RequestResponseCycle, status: int) -> None:
-    """A line of uvicorn's log of accesses, where that is wanted."""
-    address, path = get_client_addr(cycle.scope), get_path_with_query_string(cycle.scope)
-    version = cycle.scope["http_version"]
-    cycle.access_logger.info('%s - "%s %s HTTP/%s" %d', address, cycle.scope["method"], path, version, status)
-
-
-def _bytes_of(response: Response, cycle: RequestResponseCycle) -> bytes:
-    """An answer as it is sent. It ends the connection if either side wants that.
-
-    Raises:
-        ValueError: a header would be more than one, or end the head.
-    """
-    headers = [*cycle.default_headers, *response.raw_headers]
-    if (b"connection", b"close") in headers:
-        cycle.keep_alive = False
-    elif not cycle.keep_alive:
-        headers.append((b"connection", b"close"))
-    return _written(response, headers)
-
-
-def _written(response: Response, headers: list[tuple[bytes, bytes]]) -> bytes:
-    fields = list(map(b": ".join, headers))
-    together = b"".join(fields)
-    if b"\r" in together or b"\n" in together:
-        raise ValueError(f"a header has a line break: {headers}")
-    head = STATUS_LINE[response.status_code] + b"\r\n".join([*fields, b"\r\n"])
-    return head + bytes(response.body)
-
-
-def _nothing() -> None:
-    """Nothing is left to do when an answer is complete."""
-
-
 def _last_answer(document: ProblemDocument, default_headers: list[tuple[bytes, bytes]]) -> bytes:
     """What a connection is refused with, with the headers that every answer has."""
     retry = {"Retry-After": str(RETRY_AFTER_SECONDS)} if document["status"] == 503 else {}
     response = problem_response(document, retry)
     headers = [*default_headers, *response.raw_headers, (b"x-request-id", new_id().encode())]
-    return _written(response, [*headers, *security_headers(headers), (b"connection", b"close")])
+    return written(response, [*headers, *security_headers(headers), (b"connection", b"close")])
 
 
 def _new_parser(protocol: HttpProtocol) -> httptools.HttpRequestParser:

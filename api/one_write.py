@@ -26,6 +26,11 @@ class OneWrite:
             self._loop.call_soon(self._flush)
         self._parts.append(data)
 
+    def write_whole(self, data: bytes) -> None:
+        """Send what nothing will follow in this turn, behind what was written in it."""
+        self._parts.append(data)
+        self._flush()
+
     def close(self) -> None:
         """Send what is left and hang up; a client that does not take it is not waited for for ever."""
         self._flush()

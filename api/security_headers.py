@@ -39,16 +39,10 @@ def security_headers(headers: list[tuple[bytes, bytes]]) -> Iterable[tuple[bytes
 
     A page that has a policy of its own also says how long it may be kept.
     """
-    if not _has(headers, b"cache-control"):
+    named = dict(headers)
+    if b"cache-control" not in named:
         return _IF_NOT_KEPT
-    return _ALWAYS if _has(headers, b"content-security-policy") else _IF_KEPT
-
-
-def _has(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bool:
-    for name, _ in headers:
-        if name == wanted:
-            return True
-    return False
+    return _ALWAYS if b"content-security-policy" in named else _IF_KEPT
 
 
 def _with_policy_of_page(send: Send) -> Send:

@@ -10,7 +10,7 @@ from fastapi import Response
 from msgspec import Struct
 from msgspec.structs import replace
 
-from api.access import check_booking_for
+from api.access import check_booking_for, check_books_for
 from api.callers import ANYONE, Caller
 from api.context import ApiContext
 from api.event_lookup import known_event_id
@@ -24,21 +24,25 @@ from api.jobs import (
     retry_after_seconds,
 )
 from api.json_body import MEDIA_TYPE, JsonBody
-from api.prefer import Preference, read_preference
+from api.prefer import NO_PREFERENCE, Preference, read_preference
 from api.problems import ProblemError, event_not_found, problem_response
 from api.schemas import BookingRequest
 from api.spans import submit_span
 from api.wait import HangUps, wait_for_result
 from api.whole_response import WholeResponse
+from shared.api_keys import Role
 from shared.domain import CommandKind
 from shared.errors import EventNotFound, TemporarilyUnavailable
 from shared.identifiers import new_id
 from shared.line.codec import book_payload
-from shared.line.producer import Submission
+from shared.line.producer import Acceptance, Submission
 from shared.records import CommandPayload, EventRecord, LedgerRecord
 from shared.trace import carried_trace
 
 BOOKING_BODY = JsonBody(BookingRequest)
+
+_ASK_NOBODY = (Role.ANYONE, Role.CUSTOMER)
+"""Callers of whom is known what they may do, without asking whose the event is."""
 
 
 class SubmitHeaders(Struct, frozen=True, kw_only=True):
@@ -64,6 +68,45 @@ async def submit_booking(
         await check_booking_for(context, caller, id, request.user_id)
     payload = book_payload(request.user_id, request.ticket_count)
     return await submit_command(context, caller, id, payload, headers, hang_ups)
+
+
+def asks_nobody(context: ApiContext, caller: Caller) -> bool:
+    """Whether what this caller books can be submitted as it is (`plain_booking`)."""
+    return context.tracer is None and caller.role in _ASK_NOBODY
+
+
+def plain_booking(caller: Caller, event_id: str, body: bytes, content_type: str | None) -> Submission:
+    """A booking that asks for its place and nothing else, read straight from its bytes.
+
+    Nobody is asked before it is submitted, and its place is the answer (`place_given`).
+
+    Raises:
+        ProblemError: the body or its type is wrong, or the caller may not.
+    """
+    id = known_event_id(event_id)
+    request = BOOKING_BODY.read(body, content_type)
+    check_books_for(caller, request.user_id)
+    return Submission(
+        job_id=new_id(),
+        event_id=id,
+        payload=book_payload(request.user_id, request.ticket_count),
+        trace=carried_trace(),
+    )
+
+
+def place_given(booking: Submission, acceptance: Acceptance) -> Response:
+    """The answer to a plain booking that has got a place just now."""
+    return job_accepted(accepted_document(booking, acceptance), NO_PREFERENCE)
+
+
+async def place_found(context: ApiContext, booking: Submission) -> Response:
+    """The answer to a plain booking that the line did not simply take: it was known, or its event was not.
+
+    Raises:
+        ProblemError: there is no such event.
+        SalesNotOpen, LineFull, TemporarilyUnavailable: it was not accepted.
+    """
+    return job_accepted(await _enqueue(context, booking), NO_PREFERENCE)
 
 
 async def submit_command(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.types import Message, Scope, Send
 
@@ -26,11 +26,10 @@ class Watch:
 
     __slots__ = ("_began_at", "_request_id", "_scope")
 
-    def __init__(self, scope: Scope) -> None:
-        """Begin, and with it the trace of the request."""
+    def __init__(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+        """Begin, and with it the trace of the request. `headers` are its own, the last line of each."""
         self._began_at = _seconds()
         self._scope = scope
-        headers = dict(scope["headers"])
         trace = begin_trace(
             header_text(headers.get(b"x-request-id")), header_text(headers.get(b"traceparent"))
         )
@@ -44,7 +43,7 @@ class Watch:
 
 def watched(scope: Scope, send: Send) -> Send:
     """Watch a request; what this gives in the place of `send` notes the answer."""
-    watch = Watch(scope)
+    watch = Watch(scope, dict(scope["headers"]))
 
     def send_watched(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":

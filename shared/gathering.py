@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar, cast
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import Generic, TypeAlias, TypeVar, cast
 
 from shared.errors import OnsaleError, TemporarilyUnavailable
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
+_Asked: TypeAlias = tuple[Question, Callable[[Answer | Exception], None]]
+"""A question, and who is to be told its answer."""
 
 _SIZES = 2
 """Under load a small call comes between large ones, from what came while their answers were handed out."""
@@ -42,7 +45,7 @@ class Gatherer(Generic[Question, Answer]):
         self._group_max = group_max
         self._waiting_max = waiting_max
         self._too_many = too_many
-        self._waiting: deque[tuple[Question, asyncio.Future[Answer]]] = deque()
+        self._waiting: deque[_Asked[Question, Answer]] = deque()
         self._beside_max = beside_max
         self._senders: set[asyncio.Task[None]] = set()
         self._asked = 0
@@ -54,13 +57,23 @@ class Gatherer(Generic[Question, Answer]):
         Raises:
             OnsaleError: the answer is one.
         """
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.ask_then(question, partial(_settle, answer))
+        return await answer
+
+    def ask_then(self, question: Question, tell: Callable[[Answer | Exception], None]) -> None:
+        """Ask without a task that waits: `tell` is called with the answer, or what would be raised.
+
+        It must not raise: others wait for theirs.
+
+        Raises:
+            TemporarilyUnavailable: too many wait; nobody is told then.
+        """
         if len(self._waiting) >= self._waiting_max:
             raise type(self._too_many)(str(self._too_many))
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((question, answer))
+        self._waiting.append((question, tell))
         if not self._senders or (len(self._senders) == 1 and self._asked and self._is_calm()):
             self._senders.add(asyncio.create_task(self._send_waiting()))
-        return await answer
 
     async def _send_waiting(self) -> None:
         """Call until nobody waits, or until what is on its way beside is too much; that one goes on then."""
@@ -80,7 +93,7 @@ class Gatherer(Generic[Question, Answer]):
     def _is_calm(self) -> bool:
         return max(self._last_sizes) <= self._beside_max
 
-    async def _send_group(self, group: list[tuple[Question, asyncio.Future[Answer]]]) -> None:
+    async def _send_group(self, group: list[_Asked[Question, Answer]]) -> None:
         try:
             answers = await self._send([question for question, _ in group])
         except TemporarilyUnavailable as error:
@@ -91,22 +104,23 @@ class Gatherer(Generic[Question, Answer]):
         except Exception as error:
             _fail_all(group, error)
             return
-        for (_, future), answer in zip(group, answers, strict=True):
-            if isinstance(answer, OnsaleError):
-                _fail(future, answer)
-            elif not future.done():
-                future.set_result(answer)
+        for (_, tell), answer in zip(group, answers, strict=True):
+            tell(answer)
 
 
-def _fail_all(group: Sequence[tuple[Question, asyncio.Future[Answer]]], error: Exception) -> None:
-    for _, future in group:
-        _fail(future, _copy(error))
+def _fail_all(group: Iterable[_Asked[Question, Answer]], error: Exception) -> None:
+    for _, tell in group:
+        tell(_copy(error))
 
 
-def _fail(future: asyncio.Future[Answer], error: Exception) -> None:
+def _settle(future: asyncio.Future[Answer], answer: Answer | Exception) -> None:
     """A client that hung up has cancelled its future; nobody waits for the answer then."""
-    if not future.done():
-        future.set_exception(error)
+    if future.done():
+        return
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
 
 
 def _copy(error: Exception) -> Exception:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -127,6 +127,14 @@ class Producer:
                 may or may not have been accepted.
         """
         return await self._submissions.ask(submission)
+
+    def submit_then(self, submission: Submission, tell: Callable[[Acceptance | Exception], None]) -> None:
+        """Submit without a task that waits: `tell` is called with the place, or what `submit` would raise.
+
+        Raises:
+            LineUnavailable: too many commands wait for Redis already; nobody is told then.
+        """
+        self._submissions.ask_then(submission, tell)
 
     async def _send(self, submissions: Sequence[Submission]) -> list[Acceptance | OnsaleError]:
         accepted_at = self._clock.now()

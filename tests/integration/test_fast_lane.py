@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import re
 import socket
+import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextvars import Context
 from typing import Any
 
 import httpx
@@ -19,6 +23,9 @@ from api.fast_lane import FastLane
 from api.http_protocol import HttpProtocol
 from shared import limits
 from shared.database.engine import Database
+from shared.errors import LineUnavailable
+from shared.line.producer import Submission
+from shared.log import TextFormatter
 from shared.settings import Authentication, Settings
 from tests.builders import UNKNOWN_ID, create_event, wait_until
 from tests.conftest import StartWorker
@@ -172,6 +179,116 @@ def test_pipelined_bookings_get_their_places_in_the_order_in_which_they_were_sen
     assert [id.decode() for id in re.findall(rb"x-request-id: (\w+)\r", answers)] == ids
 
 
+def test_a_long_pipeline_of_refusals_is_answered_to_its_end(api: Serving, database: Database) -> None:
+    event = create_event(database)
+    refused = booking(event.id, body=b"{}")
+    count = 2 * sys.getrecursionlimit()
+    with socket.create_connection(api.address, timeout=20) as connection:
+        sender = threading.Thread(target=connection.sendall, args=(booking(event.id) + refused * count,))
+        sender.start()
+        answers = b""
+        while len(statuses(answers)) <= count:
+            part = connection.recv(2**20)
+            assert part
+            answers += part
+        sender.join()
+    assert statuses(answers) == [b"202"] + [b"422"] * count
+
+
+def place_of_another(api: Serving, event_id: str) -> int:
+    """The place that a booking gets now; after the first, Redis knows the event."""
+    answer = api.client.post(f"/events/{event_id}/bookings", content=BOOKING, headers=JSON)
+    place: int = answer.json()["position"]
+    return place
+
+
+def test_what_comes_behind_an_answer_that_ends_the_connection_is_not_booked(
+    api: Serving, database: Database
+) -> None:
+    event = create_event(database)
+    assert place_of_another(api, event.id) == 1
+    too_long = booking(event.id, body=b" " * (limits.REQUEST_BODY_BYTES_MAX + 1))
+    with socket.create_connection(api.address, timeout=10) as connection:
+        connection.sendall(too_long + booking(event.id))
+        assert statuses(read_to_end(connection, may_be_reset=True)) == [b"413"]
+    assert place_of_another(api, event.id) == 2
+
+
+def test_a_booking_that_the_line_knows_already_is_told_as_it_is(
+    api: Serving, database: Database, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where an answer of Redis was lost, and it was asked again."""
+    start_worker()
+    event = create_event(database)
+    assert place_of_another(api, event.id) == 1
+    producer = api.context.producer
+    submit_then = producer.submit_then
+    asking = []
+
+    async def ask_again_when_done(submitted: Submission, tell: Callable[[Any], None]) -> None:
+        await producer.submit(submitted)
+        while (job := await producer.read_job(submitted.job_id)) is None or job.result is None:
+            await asyncio.sleep(0.01)
+        submit_then(submitted, tell)
+
+    def ask_twice(submitted: Submission, tell: Callable[[Any], None]) -> None:
+        asking.append(asyncio.ensure_future(ask_again_when_done(submitted, tell)))
+
+    monkeypatch.setattr(producer, "submit_then", ask_twice)
+    answer = api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=JSON)
+    document = answer.json()
+    assert (answer.status_code, document["position"], document["done"]) == (202, 2, True)
+
+
+def test_a_booking_waits_while_earlier_answers_are_left_unread(
+    api: Serving, database: Database, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or answers would pile up without a bound."""
+    event = create_event(database)
+    assert place_of_another(api, event.id) == 1
+    connected: list[HttpProtocol] = []
+    made = HttpProtocol.connection_made
+
+    def remember(protocol: HttpProtocol, transport: asyncio.Transport) -> None:
+        made(protocol, transport)
+        connected.append(protocol)
+
+    monkeypatch.setattr(HttpProtocol, "connection_made", remember)
+    with socket.create_connection(api.address, timeout=10) as connection:
+        wait_until(lambda: len(connected) == 1)
+        loop = connected[0].loop
+        loop.call_soon_threadsafe(connected[0].pause_writing)
+        wait_until(lambda: connected[0].flow.write_paused)
+        connection.sendall(booking(event.id))
+        wait_until(lambda: len(connected[0].tasks) == 1)
+        assert redis_client.llen(f"onsale:order:{event.id}") == 1
+        loop.call_soon_threadsafe(connected[0].resume_writing)
+        assert statuses(read_until(connection, b"}")) == [b"202"]
+
+
+def test_what_is_logged_of_a_booking_names_its_request_and_nothing_else_does(
+    api: Serving, database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    event = create_event(database)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler := logging.StreamHandler(sys.stdout)])
+    handler.setFormatter(TextFormatter())
+
+    def be_away(_booking: Submission, tell: Callable[[Exception], None]) -> None:
+        asyncio.get_running_loop().call_soon(tell, LineUnavailable("away"), context=Context())
+
+    monkeypatch.setattr(api.context.producer, "submit_then", be_away)
+    with socket.create_connection(api.address, timeout=10) as connection:
+        connection.sendall(booking(event.id, "X-Request-ID: mine"))
+        assert statuses(read_until(connection, b"}")) == [b"503"]
+        connection.sendall(b"nonsense\r\n\r\n")
+        read_to_end(connection)
+    lines = capsys.readouterr().out.splitlines()
+    [of_booking] = [line for line in lines if "temporarily unavailable" in line]
+    [of_nonsense] = [line for line in lines if "what came is no HTTP" in line]
+    assert "request_id=mine" in of_booking
+    assert "request_id" not in of_nonsense
+
+
 @pytest.mark.parametrize(
     ("headers", "version"), [(["Connection: close"], "1.1"), ([], "1.0"), (["Connection: close"], "1.0")]
 )
@@ -193,6 +310,26 @@ def test_a_body_past_its_bound_ends_the_connection(api: Serving, database: Datab
         head = read_to_end(connection).partition(b"\r\n\r\n")[0].lower()
     assert statuses(head.upper()) == [b"413"]
     assert head.count(b"connection: close") == 1
+
+
+@pytest.mark.parametrize("headers", [[], ["X-Request-ID: mine"], ["Prefer: respond-async"]])
+def test_a_body_may_come_in_pieces(
+    api: Serving, database: Database, redis_client: redis.Redis, headers: list[str]
+) -> None:
+    event = create_event(database)
+    assert place_of_another(api, event.id) == 1
+    head, body = booking(event.id, *headers).split(b"\r\n\r\n")
+    with socket.create_connection(api.address, timeout=10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in (head[:9], head[9:] + b"\r\n\r\n", body[:7], body[7:]):
+            connection.sendall(part)
+            assert api.client.get("/health").status_code == 200
+        answer = read_until(connection, b"}")
+    assert statuses(answer) == [b"202"]
+    assert b'"position":2' in answer
+    [job_id] = re.findall(rb"location: /jobs/(\S+)", answer)
+    carried = b"mine" if "X-Request-ID: mine" in headers else None
+    assert redis_client.hget(f"rq:job:{job_id.decode()}", "trace") == carried
 
 
 def test_a_body_may_come_in_pieces_and_after_a_question(api: Serving, database: Database) -> None:
@@ -226,23 +363,39 @@ def test_who_hangs_up_after_the_end_has_booked(
     assert api.client.get("/health").status_code == 200
 
 
+def break_down(*_: object) -> None:
+    raise RuntimeError("a defect")
+
+
+@pytest.mark.parametrize(
+    ("part", "is_known", "headers"),
+    [
+        ("plain_booking", True, {}),
+        ("place_given", True, {}),
+        ("place_found", False, {}),
+        ("submit_booking", True, {"Prefer": "respond-async"}),
+    ],
+)
 def test_a_defect_is_answered_and_logged(
     api: Serving,
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    part: str,
+    is_known: bool,
+    headers: dict[str, str],
 ) -> None:
     event = create_event(database)
-
-    async def break_down(*_: object) -> None:
-        raise RuntimeError("a defect")
-
-    monkeypatch.setattr(fast_lane, "submit_booking", break_down)
-    answer = api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=JSON)
+    path = f"/events/{event.id}/bookings"
+    if is_known:
+        assert api.client.post(path, content=BOOKING, headers=JSON).status_code == 202
+    monkeypatch.setattr(fast_lane, part, break_down)
+    answer = api.client.post(path, content=BOOKING, headers={**JSON, **headers})
     assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
     assert "a defect" in caplog.text
 
 
+@pytest.mark.parametrize("prefer", [{}, {"Prefer": "respond-async"}], ids=["at once", "in a task"])
 @pytest.mark.parametrize("header", ["a\r\nset-cookie: b", "a\nb", "a\rb"])
 def test_a_defect_of_the_lane_itself_is_answered_too_and_ends_the_connection(
     api: Serving,
@@ -250,12 +403,14 @@ def test_a_defect_of_the_lane_itself_is_answered_too_and_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     header: str,
+    prefer: dict[str, str],
 ) -> None:
     event = create_event(database)
     broken = [(b"x-broken", header.encode())]
     with monkeypatch.context() as patch:
         patch.setattr(fast_lane, "security_headers", lambda _headers: broken)
-        answer = api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=JSON)
+        headers = {**JSON, **prefer}
+        answer = api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=headers)
     assert (answer.status_code, answer.headers["connection"]) == (500, "close")
     assert "x-broken" not in answer.headers
     assert "a header has a line break" in caplog.text
@@ -270,11 +425,15 @@ def test_who_is_cancelled_is_answered_as_by_uvicorn(
         raise asyncio.CancelledError
 
     monkeypatch.setattr(fast_lane, "submit_booking", cancel)
-    answer = api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=JSON)
+    headers = {**JSON, "Prefer": "respond-async"}
+    answer = api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=headers)
     assert (answer.status_code, answer.headers["connection"]) == (500, "close")
 
 
-def test_a_connection_that_has_ended_is_forgotten_at_once(api: Serving, database: Database) -> None:
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_connection_that_has_ended_is_forgotten_at_once(
+    api: Serving, database: Database, is_whole: bool
+) -> None:
     event = create_event(database)
 
     def connections() -> int:
@@ -286,8 +445,11 @@ def test_a_connection_that_has_ended_is_forgotten_at_once(api: Serving, database
         before = connections()
         for _ in range(20):
             with socket.create_connection(api.address, timeout=10) as connection:
-                connection.sendall(booking(event.id))
-                read_until(connection, b"}")
+                if is_whole:
+                    connection.sendall(booking(event.id))
+                    read_until(connection, b"}")
+                else:
+                    connection.sendall(booking(event.id)[:-5])
         wait_until(lambda: connections() <= before)
     finally:
         gc.enable()

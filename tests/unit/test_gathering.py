@@ -129,6 +129,30 @@ def test_who_asks_when_the_last_call_is_over_is_not_forgotten() -> None:
     asyncio.run(run())
 
 
+def test_who_does_not_wait_is_told() -> None:
+    async def run() -> None:
+        server = Server()
+        gatherer = server.gatherer(waiting_max=2)
+        told: list[int | Exception] = []
+        gatherer.ask_then(1, told.append)
+        await some_turns()
+        gatherer.ask_then(-1, told.append)
+        gatherer.ask_then(2, told.append)
+        with pytest.raises(LineUnavailable, match="too many"):
+            gatherer.ask_then(3, told.append)
+        server.answering.set()
+        await some_turns()
+        assert [told[0], told[2]] == [2, 4]
+        assert isinstance(told[1], EventNotFound)
+        server.error = LineUnavailable("away")
+        gatherer.ask_then(4, told.append)
+        await some_turns()
+        assert isinstance(told[3], LineUnavailable)
+        assert len(told) == 4
+
+    asyncio.run(run())
+
+
 def test_each_gets_an_answer_of_their_own() -> None:
     async def run() -> None:
         server = Server()

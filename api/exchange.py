@@ -1,0 +1,159 @@
+"""One request of a connection and its answer, for who answers it whole and before the application is asked.
+
+What uvicorn does for an answer that an application sends in parts is done here for one that comes whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, cast
+
+from fastapi import Response
+from starlette.types import Receive, Scope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
+
+from api.one_write import OneWrite
+from api.problems import internal_error, problem_response
+from api.wait import HangUps
+
+logger = logging.getLogger(__name__)
+
+
+class Exchange:
+    """What the server has received of a request, and the way to its client."""
+
+    __slots__ = ("_cycle", "_loop", "_tasks", "hang_ups")
+
+    def __init__(
+        self,
+        cycle: RequestResponseCycle,
+        loop: asyncio.AbstractEventLoop,
+        tasks: set[asyncio.Task[None]],
+        hang_ups: HangUps,
+    ) -> None:
+        """`tasks` are those that the server waits for before it ends."""
+        self._cycle = cycle
+        self._loop = loop
+        self._tasks = tasks
+        self.hang_ups = hang_ups
+
+    @property
+    def scope(self) -> Scope:
+        """The request, as ASGI describes it."""
+        return cast(Scope, self._cycle.scope)
+
+    @property
+    def receive(self) -> Receive:
+        """The body of the request, part by part, as ASGI has it."""
+        return cast(Receive, self._cycle.receive)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the body is there."""
+        return not self._cycle.more_body
+
+    @property
+    def is_listened_to(self) -> bool:
+        """Whether the client has read enough of the answers before."""
+        return not self._cycle.flow.write_paused
+
+    @property
+    def body(self) -> bytes:
+        """What is there of the body and was not received before."""
+        return bytes(self._cycle.body)
+
+    def read_on(self) -> None:
+        """Have the rest read: what came ahead of its turn stopped that."""
+        self._cycle.flow.resume_reading()
+
+    def run(self, answering: Coroutine[Any, Any, None]) -> None:
+        """Answer in a task, once the client has read enough of the answers before."""
+        task = self._loop.create_task(self._answer(answering))
+        task.add_done_callback(self._tasks.discard)
+        self._tasks.add(task)
+
+    def send(self, response: Response) -> None:
+        """Send the answer, unless the client has hung up; nothing is left to be done then."""
+        cycle = self._cycle
+        try:
+            answer = _bytes_of(response, cycle)
+        except Exception:
+            self._fail()
+            return
+        if cycle.access_log:
+            _log_access(cycle, response.status_code)
+        if not cycle.disconnected:
+            cast(OneWrite, cycle.transport).write_whole(answer)
+            cycle.response_started = cycle.response_complete = True
+            if not cycle.keep_alive:
+                cycle.transport.close()
+            cycle.on_response()
+        let_go(cycle)
+
+    async def _answer(self, answering: Coroutine[Any, Any, None]) -> None:
+        try:
+            if self._cycle.flow.write_paused:
+                await self._cycle.flow.drain()
+            await answering
+        except BaseException:
+            # As uvicorn does: also when the process waits no longer, nobody is left without an answer.
+            self._fail()
+        finally:
+            answering.close()
+            let_go(self._cycle)
+
+    def _fail(self) -> None:
+        """Say so where nothing was said yet, and hang up."""
+        logger.exception("unexpected error")
+        if not self._cycle.response_complete:
+            self._cycle.keep_alive = False
+            self.send(problem_response(internal_error()))
+
+
+def let_go(cycle: RequestResponseCycle) -> None:
+    """Part a request from its connection, answered or not.
+
+    Or the two would keep each other until the next look for garbage.
+    """
+    cycle.on_response = _nothing
+
+
+def written(response: Response, headers: list[tuple[bytes, bytes]]) -> bytes:
+    """An answer with these headers, as it goes over the wire.
+
+    Raises:
+        ValueError: a header would be more than one, or end the head.
+    """
+    fields = b"\r\n".join(map(b": ".join, headers))
+    ends = len(headers) - 1
+    if fields.count(b"\r") != ends or fields.count(b"\n") != ends:
+        raise ValueError(f"a header has a line break: {headers}")
+    return b"".join((STATUS_LINE[response.status_code], fields, b"\r\n\r\n", response.body))
+
+
+def _bytes_of(response: Response, cycle: RequestResponseCycle) -> bytes:
+    """An answer as it is sent. It ends the connection if either side wants that.
+
+    Raises:
+        ValueError: a header would be more than one, or end the head.
+    """
+    headers = [*cycle.default_headers, *response.raw_headers]
+    if (b"connection", b"close") in headers:
+        cycle.keep_alive = False
+    elif not cycle.keep_alive:
+        headers.append((b"connection", b"close"))
+    return written(response, headers)
+
+
+def _log_access(cycle: RequestResponseCycle, status: int) -> None:
+    """A line of uvicorn's log of accesses, where that is wanted."""
+    address, path = get_client_addr(cycle.scope), get_path_with_query_string(cycle.scope)
+    version = cycle.scope["http_version"]
+    cycle.access_logger.info('%s - "%s %s HTTP/%s" %d', address, cycle.scope["method"], path, version, status)
+
+
+def _nothing() -> None:
+    """Nothing is left to do when an answer is complete."""
