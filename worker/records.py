@@ -107,6 +107,8 @@ def _record_cancelled(
 
 
 def _detail(records: BatchRecords, event: EventRecord, outcome: Outcome) -> OutcomeDetail:
+    if outcome.code is OutcomeCode.BOOKED:
+        return OutcomeDetail()
     match outcome.code:
         case OutcomeCode.CANCELLED:
             assert outcome.booking_id is not None

@@ -267,7 +267,7 @@ def _booking_parameters(made: Sequence[BookingRecord]) -> dict[str, object]:
         "made_ids": _array([record.id for record in made]),
         "made_user_ids": _text_array([record.user_id for record in made]),
         "made_ticket_counts": _array([str(record.ticket_count) for record in made]),
-        "made_statuses": _array([record.status.value for record in made]),
+        "made_statuses": _array([record.status for record in made]),
     }
 
 
