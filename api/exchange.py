@@ -60,10 +60,11 @@ class Exchange:
         """Whether the client has read enough of the answers before."""
         return not self._cycle.flow.write_paused
 
-    @property
-    def body(self) -> bytes:
+    def take_body(self) -> bytes:
         """What is there of the body and was not received before."""
-        return bytes(self._cycle.body)
+        body = bytes(self._cycle.body)
+        self._cycle.body = bytearray()
+        return body
 
     def read_on(self) -> None:
         """Have the rest read: what came ahead of its turn stopped that."""
@@ -76,13 +77,13 @@ class Exchange:
         self._tasks.add(task)
 
     def send(self, response: Response) -> None:
-        """Send the answer, unless the client has hung up; nothing is left to be done then."""
+        """Send the answer, unless the client has hung up; nothing is left to be done then.
+
+        Raises:
+            ValueError: a header of it would be more than one, or end the head; nothing is sent.
+        """
         cycle = self._cycle
-        try:
-            answer = _bytes_of(response, cycle)
-        except Exception:
-            self._fail()
-            return
+        answer = _bytes_of(response, cycle)
         if cycle.access_log:
             _log_access(cycle, response.status_code)
         if not cycle.disconnected:
@@ -93,6 +94,13 @@ class Exchange:
             cycle.on_response()
         let_go(cycle)
 
+    def fail(self) -> None:
+        """Log the error that is being handled; where nothing was answered yet, say so and hang up."""
+        logger.exception("unexpected error")
+        if not self._cycle.response_complete:
+            self._cycle.keep_alive = False
+            self.send(problem_response(internal_error()))
+
     async def _answer(self, answering: Coroutine[Any, Any, None]) -> None:
         try:
             if self._cycle.flow.write_paused:
@@ -100,17 +108,10 @@ class Exchange:
             await answering
         except BaseException:
             # As uvicorn does: also when the process waits no longer, nobody is left without an answer.
-            self._fail()
+            self.fail()
         finally:
             answering.close()
             let_go(self._cycle)
-
-    def _fail(self) -> None:
-        """Say so where nothing was said yet, and hang up."""
-        logger.exception("unexpected error")
-        if not self._cycle.response_complete:
-            self._cycle.keep_alive = False
-            self.send(problem_response(internal_error()))
 
 
 def let_go(cycle: RequestResponseCycle) -> None:

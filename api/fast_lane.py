@@ -1,6 +1,6 @@
 """The short way for the one request that a stampede is made of: POST /events/{id}/bookings.
 
-FastAPI's route of the same path documents it, and answers by the same functions; this only leaves out the
+FastAPI's route of the same path documents it, and is made of the same parts; this only leaves out the
 layers between: those of FastAPI (routing, dependencies, exception and exit stacks), those of ASGI, and where
 a booking has come whole and asks for no more than its place, also the task that would wait for that. Together
 they cost more than the submit itself. `docs/benchmarks.md` has the figures.
@@ -8,6 +8,7 @@ they cost more than the submit itself. `docs/benchmarks.md` has the figures.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Callable, Iterable
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 FAST_LANE = "fast_lane"
 """Where the server finds the lane in the state that the application gives it when it starts."""
 
-_LISTS = frozenset({b"authorization", b"content-length", b"content-type", b"prefer", b"idempotency-key"})
+_HEADERS = frozenset({b"authorization", b"content-length", b"content-type", b"prefer", b"idempotency-key"})
 _PATH = re.compile(r"/events/([^/]+)/bookings")
 
 ROUTE = "/events/{event_id}/bookings"
@@ -75,15 +76,18 @@ class FastLane:
         Gives what is to be called when more of its body has come, if that is waited for.
         """
         request = _Request(self._context, exchange)
+        if not exchange.is_listened_to:
+            exchange.run(self._answer_in_task(request, event_id))
+            return None
         try:
             caller = request.admit()
         except Exception as error:
             request.refuse(error)
             return None
-        if request.asks_for_its_place and exchange.is_listened_to and asks_nobody(self._context, caller):
+        if request.asks_for_its_place and asks_nobody(self._context, caller):
             if exchange.is_whole or request.says_its_length:
                 return self._submit_when_whole(request, caller, event_id)
-        exchange.run(self._answer_in_task(request, caller, event_id))
+        exchange.run(self._answer_in_task(request, event_id, caller))
         return None
 
     def _submit_when_whole(self, request: _Request, caller: Caller, event_id: str) -> Rest | None:
@@ -98,44 +102,46 @@ class FastLane:
 
     def _submit(self, request: _Request, caller: Caller, event_id: str) -> None:
         """Put a booking on its event's line, and have it answered when it has its place."""
-        body = request.exchange.body
+        body = request.exchange.take_body()
         check_body(body)
         booking = plain_booking(caller, event_id, body, request.header(b"content-type"))
         variables = copy_context()
 
         def tell(told: Acceptance | Exception) -> None:
-            variables.run(self._tell, request, booking, told)
+            # In turn with whatever else has to go on; and so that nothing here can keep others from theirs.
+            loop.call_soon(self._tell, request, booking, told, context=variables)
 
+        loop = asyncio.get_running_loop()
         self._context.producer.submit_then(booking, tell)
 
     def _tell(self, request: _Request, booking: Submission, told: Acceptance | Exception) -> None:
         """Answer with the place of a booking. What needs a second look gets it in a task."""
+        if isinstance(told, EventNotFound):
+            request.exchange.run(self._find_place(request, booking, None))
+        elif isinstance(told, Exception):
+            request.refuse(told)
+        elif told.known:
+            request.exchange.run(self._find_place(request, booking, told))
+        else:
+            request.answer(partial(place_given, booking, told))
+
+    async def _find_place(
+        self, request: _Request, booking: Submission, acceptance: Acceptance | None
+    ) -> None:
         try:
-            if isinstance(told, EventNotFound) or (isinstance(told, Acceptance) and told.known):
-                request.exchange.run(self._find_place(request, booking))
-                return
-            if isinstance(told, Exception):
-                raise told
-            response = place_given(booking, told)
+            response = await place_found(self._context, booking, acceptance)
         except Exception as error:
             request.refuse(error)
         else:
-            request.answer(response)
+            request.answer(lambda: response)
 
-    async def _find_place(self, request: _Request, booking: Submission) -> None:
-        try:
-            response = await place_found(self._context, booking)
-        except Exception as error:
-            request.refuse(error)
-        else:
-            request.answer(response)
-
-    async def _answer_in_task(self, request: _Request, caller: Caller, event_id: str) -> None:
+    async def _answer_in_task(self, request: _Request, event_id: str, caller: Caller | None = None) -> None:
+        """Answer a booking, also one whose `caller` has yet to be let in."""
         exchange = request.exchange
         try:
             response = await submit_booking(
                 self._context,
-                caller,
+                request.admit() if caller is None else caller,
                 event_id,
                 await _body(exchange.receive),
                 SubmitHeaders(
@@ -150,7 +156,7 @@ class FastLane:
         except Exception as error:
             request.refuse(error)
         else:
-            request.answer(response)
+            request.answer(lambda: response)
 
 
 class _Request:
@@ -196,17 +202,21 @@ class _Request:
         self._told = admission.headers
         return admission.caller
 
-    def answer(self, response: Response) -> None:
-        """Send an answer, with the headers that every one has."""
-        if self._told:
-            response.headers.update(self._told)
-        response.raw_headers.append(self._watch.answered(response.status_code))
-        response.raw_headers += security_headers(response.raw_headers)
-        self.exchange.send(response)
+    def answer(self, make: Callable[[], Response]) -> None:
+        """Make an answer and send it, with the headers that every one has. A defect is told too."""
+        try:
+            response = make()
+            if self._told:
+                response.headers.update(self._told)
+            response.raw_headers.append(self._watch.answered(response.status_code))
+            response.raw_headers += security_headers(response.raw_headers)
+            self.exchange.send(response)
+        except Exception:
+            self.exchange.fail()
 
     def refuse(self, error: Exception) -> None:
         """Send what an error is answered with."""
-        self.answer(_refusal(error, self.exchange.scope["path"]))
+        self.answer(partial(_refusal, error, self.exchange.scope["path"]))
 
 
 def _refusal(error: Exception, path: str) -> Response:
@@ -222,8 +232,8 @@ def _refusal(error: Exception, path: str) -> Response:
 
 
 def _join_lines(headers: dict[bytes, bytes], lines: Iterable[tuple[bytes, bytes]]) -> None:
-    """Several lines of a header mean the same as one; of those that are no lists the last counts."""
-    for name in _LISTS & headers.keys():
+    """Several lines of a header that the lane reads mean the same as one; of the others the last counts."""
+    for name in _HEADERS & headers.keys():
         headers[name] = b", ".join(value for each, value in lines if each == name)
 
 

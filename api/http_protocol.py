@@ -13,7 +13,6 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
 from functools import partial
 from typing import Any, cast
 
@@ -97,7 +96,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_in_head:
             self._head_bytes += self._arrived_bytes
         self._parse(data)
-        self._answer_booking()
+        if self._booking is not None:
+            self._answer_booking_soon()
         if self.transport.is_closing():
             return
         if self._is_in_head and self._head_bytes > limits.REQUEST_HEAD_BYTES_MAX:
@@ -135,8 +135,11 @@ class HttpProtocol(HttpToolsProtocol):
         """All of a request is there."""
         self._is_whole = True
         if not self._is_refused:
+            self._wait_no_more()
             super().on_message_complete()
-            self._answer_booking()
+            if self.cycle.response_complete:
+                # It was answered before it was whole.
+                self._begin_to_idle()
 
     def on_response_complete(self) -> None:
         """A request is answered: now it is the turn of the next one, which may have begun or is yet to come.
@@ -149,8 +152,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-            # Not at once: a long pipeline of refusals would answer each within the one before.
-            self.loop.call_soon(self._answer_booking)
+            self._answer_booking_soon()
         elif self._is_whole:
             self._begin_to_idle()
         if not self._is_whole and self._patience is None:
@@ -193,16 +195,23 @@ class HttpProtocol(HttpToolsProtocol):
         exchange = Exchange(cycle, self.loop, self.tasks, self.cancel_on_hang_up)
         self._booking = partial(lane.answer, exchange, event_id)
 
-    def _answer_booking(self) -> None:
-        """Answer the booking whose turn it is, if there is one, or go on with it.
+    def _answer_booking_soon(self) -> None:
+        """In its turn, as if it had a task: behind those, of other requests too, that arrived before it.
 
-        It has waited for the rest of what arrived with its head, in which the end of its body may be.
+        Not in the middle of what has arrived: there may be the end of its body, and what comes behind it is
+        not looked at before its answer is known, which may end the connection.
         """
-        answer, self._booking = self._booking, None
-        if answer is not None and not self.transport.is_closing():
-            rest = copy_context().run(answer)
-            if rest is not None:
-                self._booking = rest
+        self.loop.call_soon(self._answer_booking)
+
+    def _answer_booking(self) -> None:
+        """Answer the booking whose turn it is, if there is one, or go on with it."""
+        answer = self._booking
+        if answer is None or self.transport.is_closing():
+            return
+        self._booking = None
+        rest = answer()
+        if rest is not None:
+            self._booking = rest
 
     @contextmanager
     def cancel_on_hang_up(self, awaited: asyncio.Future[Any]) -> Iterator[None]:

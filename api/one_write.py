@@ -12,7 +12,7 @@ from shared import limits
 
 
 class OneWrite:
-    """A transport that collects what is written until the end of the event loop's turn."""
+    """A transport that collects what is written until the end of the event loop's turn, or of an answer."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
@@ -27,7 +27,7 @@ class OneWrite:
         self._parts.append(data)
 
     def write_whole(self, data: bytes) -> None:
-        """Send what nothing will follow in this turn, behind what was written in it."""
+        """Send an answer, or the last part of one, behind what was written before."""
         self._parts.append(data)
         self._flush()
 

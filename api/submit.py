@@ -81,7 +81,7 @@ def plain_booking(caller: Caller, event_id: str, body: bytes, content_type: str 
     Nobody is asked before it is submitted, and its place is the answer (`place_given`).
 
     Raises:
-        ProblemError: the body or its type is wrong, or the caller may not.
+        ProblemError: the body or its type is wrong, the event's id is none, or the caller may not.
     """
     id = known_event_id(event_id)
     request = BOOKING_BODY.read(body, content_type)
@@ -99,14 +99,16 @@ def place_given(booking: Submission, acceptance: Acceptance) -> Response:
     return job_accepted(accepted_document(booking, acceptance), NO_PREFERENCE)
 
 
-async def place_found(context: ApiContext, booking: Submission) -> Response:
-    """The answer to a plain booking that the line did not simply take: it was known, or its event was not.
+async def place_found(context: ApiContext, booking: Submission, acceptance: Acceptance | None) -> Response:
+    """The answer to a plain booking that had a place already; without one its event was not known to Redis.
 
     Raises:
         ProblemError: there is no such event.
         SalesNotOpen, LineFull, TemporarilyUnavailable: it was not accepted.
     """
-    return job_accepted(await _enqueue(context, booking), NO_PREFERENCE)
+    if acceptance is None:
+        acceptance = await _submit_to_found_event(context, booking)
+    return job_accepted(await _placed(context, booking, acceptance), NO_PREFERENCE)
 
 
 async def submit_command(
@@ -202,8 +204,17 @@ async def _enqueue(context: ApiContext, submission: Submission) -> JobDocument:
     try:
         acceptance = await context.producer.submit(submission)
     except EventNotFound:
-        await find_event(context, submission.event_id)
-        acceptance = await context.producer.submit(submission)
+        acceptance = await _submit_to_found_event(context, submission)
+    return await _placed(context, submission, acceptance)
+
+
+async def _submit_to_found_event(context: ApiContext, submission: Submission) -> Acceptance:
+    """Redis has forgotten the event, or there is none."""
+    await find_event(context, submission.event_id)
+    return await context.producer.submit(submission)
+
+
+async def _placed(context: ApiContext, submission: Submission, acceptance: Acceptance) -> JobDocument:
     job = accepted_document(submission, acceptance)
     return await _read_again(context, job, submission.reply_to) if acceptance.known else job
 

@@ -93,14 +93,22 @@ class Gatherer(Generic[Question, Answer]):
     def _is_calm(self) -> bool:
         return max(self._last_sizes) <= self._beside_max
 
+    def _take_waiting(self) -> list[_Asked[Question, Answer]]:
+        taken = [*self._waiting]
+        self._waiting.clear()
+        return taken
+
     async def _send_group(self, group: list[_Asked[Question, Answer]]) -> None:
         try:
             answers = await self._send([question for question, _ in group])
         except TemporarilyUnavailable as error:
             # Those who wait behind would find the same, one time limit after the other.
-            _fail_all([*group, *self._waiting], error)
-            self._waiting.clear()
+            _fail_all([*group, *self._take_waiting()], error)
             return
+        except asyncio.CancelledError:
+            # The process waits no longer; who asked without a task has nobody else to hear it from.
+            _fail_all([*group, *self._take_waiting()], type(self._too_many)("the process ends"))
+            raise
         except Exception as error:
             _fail_all(group, error)
             return

@@ -324,6 +324,22 @@ MUTATIONS = (
         test="tests/integration/test_waiting.py",
     ),
     Mutation(
+        invariant="I9",
+        what="answers pile up for a client that reads none of them",
+        path="api/exchange.py",
+        old="return not self._cycle.flow.write_paused",
+        new="return True",
+        test="tests/integration/test_fast_lane.py",
+    ),
+    Mutation(
+        invariant="I5",
+        what="what comes behind an answer that ends the connection is done, and its client not told",
+        path="api/http_protocol.py",
+        old="        if self.transport.is_closing():\n            return\n        self.flow.resume_reading()",
+        new="        self.flow.resume_reading()",
+        test="tests/integration/test_fast_lane.py",
+    ),
+    Mutation(
         invariant="I1",
         what="a batch after which the database counts other tickets than the rules is committed",
         path="shared/database/batches.py",

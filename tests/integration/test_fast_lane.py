@@ -202,22 +202,38 @@ def place_of_another(api: Serving, event_id: str) -> int:
     return place
 
 
-def test_what_comes_behind_an_answer_that_ends_the_connection_is_not_booked(
-    api: Serving, database: Database
+@pytest.mark.parametrize("behind", ["booking", "cancellation"])
+def test_what_comes_behind_an_answer_that_ends_the_connection_is_not_done(
+    api: Serving, database: Database, monkeypatch: pytest.MonkeyPatch, behind: str
 ) -> None:
+    asked_of_application: list[str] = []
+    application = main.Application.__call__
+
+    async def remember(app: Any, scope: Any, receive: Any, send: Any) -> None:
+        asked_of_application.append(scope["method"])
+        await application(app, scope, receive, send)
+
+    monkeypatch.setattr(main.Application, "__call__", remember)
     event = create_event(database)
-    assert place_of_another(api, event.id) == 1
+    first = api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=JSON).json()
+    cancellation = f"DELETE /bookings/{first['booking_id']} HTTP/1.1\r\nHost: onsale\r\n\r\n".encode()
     too_long = booking(event.id, body=b" " * (limits.REQUEST_BODY_BYTES_MAX + 1))
     with socket.create_connection(api.address, timeout=10) as connection:
-        connection.sendall(too_long + booking(event.id))
+        connection.sendall(too_long + (booking(event.id) if behind == "booking" else cancellation))
         assert statuses(read_to_end(connection, may_be_reset=True)) == [b"413"]
     assert place_of_another(api, event.id) == 2
+    assert asked_of_application == []
 
 
+@pytest.mark.parametrize("is_redis_away", [False, True])
 def test_a_booking_that_the_line_knows_already_is_told_as_it_is(
-    api: Serving, database: Database, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+    api: Serving,
+    database: Database,
+    start_worker: StartWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    is_redis_away: bool,
 ) -> None:
-    """As where an answer of Redis was lost, and it was asked again."""
+    """As where an answer of Redis was lost, and it was asked again. It was accepted, whoever is away then."""
     start_worker()
     event = create_event(database)
     assert place_of_another(api, event.id) == 1
@@ -229,7 +245,13 @@ def test_a_booking_that_the_line_knows_already_is_told_as_it_is(
         await producer.submit(submitted)
         while (job := await producer.read_job(submitted.job_id)) is None or job.result is None:
             await asyncio.sleep(0.01)
+        if is_redis_away:
+            monkeypatch.setattr(producer, "submit", be_away)
+            monkeypatch.setattr(producer, "read_job", be_away)
         submit_then(submitted, tell)
+
+    async def be_away(*_: Any, **__: Any) -> None:
+        raise LineUnavailable("away")
 
     def ask_twice(submitted: Submission, tell: Callable[[Any], None]) -> None:
         asking.append(asyncio.ensure_future(ask_again_when_done(submitted, tell)))
@@ -237,11 +259,17 @@ def test_a_booking_that_the_line_knows_already_is_told_as_it_is(
     monkeypatch.setattr(producer, "submit_then", ask_twice)
     answer = api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=JSON)
     document = answer.json()
-    assert (answer.status_code, document["position"], document["done"]) == (202, 2, True)
+    assert (answer.status_code, document["position"], document["done"]) == (202, 2, not is_redis_away)
 
 
+@pytest.mark.parametrize(("body", "status"), [(BOOKING, b"202"), (b"{}", b"422"), (b" " * 20_000, b"413")])
 def test_a_booking_waits_while_earlier_answers_are_left_unread(
-    api: Serving, database: Database, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    api: Serving,
+    database: Database,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    body: bytes,
+    status: bytes,
 ) -> None:
     """Or answers would pile up without a bound."""
     event = create_event(database)
@@ -259,11 +287,24 @@ def test_a_booking_waits_while_earlier_answers_are_left_unread(
         loop = connected[0].loop
         loop.call_soon_threadsafe(connected[0].pause_writing)
         wait_until(lambda: connected[0].flow.write_paused)
-        connection.sendall(booking(event.id))
+        connection.sendall(booking(event.id, body=body))
         wait_until(lambda: len(connected[0].tasks) == 1)
         assert redis_client.llen(f"onsale:order:{event.id}") == 1
         loop.call_soon_threadsafe(connected[0].resume_writing)
-        assert statuses(read_until(connection, b"}")) == [b"202"]
+        assert statuses(read_until(connection, b"}")) == [status]
+
+
+def test_a_connection_on_which_a_booking_was_refused_before_it_was_whole_does_not_stay_for_ever(
+    settings: Settings, database: Database, redis_client: redis.Redis
+) -> None:
+    event = create_event(database)
+    head, body = booking(event.id).split(b"\r\n\r\n")
+    with serving(settings.model_copy(update={"auth": Authentication.REQUIRED})) as api:
+        with socket.create_connection(api.address, timeout=20) as connection:
+            connection.sendall(head + b"\r\n\r\n")
+            assert statuses(read_until(connection, b"}")) == [b"401"]
+            connection.sendall(body)
+            assert read_to_end(connection) == b""
 
 
 def test_what_is_logged_of_a_booking_names_its_request_and_nothing_else_does(

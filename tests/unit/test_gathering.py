@@ -153,6 +153,22 @@ def test_who_does_not_wait_is_told() -> None:
     asyncio.run(run())
 
 
+def test_when_the_process_ends_everybody_is_told() -> None:
+    async def run() -> None:
+        gatherer = Server().gatherer()
+        told: list[int | Exception] = []
+        gatherer.ask_then(1, told.append)
+        await some_turns()
+        gatherer.ask_then(2, told.append)
+        [sender] = gatherer._senders
+        sender.cancel()
+        await some_turns()
+        assert [str(each) for each in told] == ["the process ends"] * 2
+        assert all(isinstance(each, LineUnavailable) for each in told)
+
+    asyncio.run(run())
+
+
 def test_each_gets_an_answer_of_their_own() -> None:
     async def run() -> None:
         server = Server()
