@@ -137,7 +137,7 @@ class HttpProtocol(HttpToolsProtocol):
         if not self._is_refused:
             self._wait_no_more()
             super().on_message_complete()
-            if self.cycle.response_complete:
+            if self._answering is not None and self._answering.response_complete:
                 # It was answered before it was whole.
                 self._begin_to_idle()
 
