@@ -103,7 +103,7 @@ class Exchange:
 
     async def _answer(self, answering: Coroutine[Any, Any, None]) -> None:
         try:
-            if self._cycle.flow.write_paused:
+            if not self.is_listened_to:
                 await self._cycle.flow.drain()
             await answering
         except BaseException:

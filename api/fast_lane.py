@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import copy_context
 from functools import partial
 from typing import TypeAlias
@@ -77,7 +77,7 @@ class FastLane:
         """
         request = _Request(self._context, exchange)
         if not exchange.is_listened_to:
-            exchange.run(self._answer_in_task(request, event_id))
+            request.answer_in_task(partial(self._submit_in_task, request, event_id, None))
             return None
         try:
             caller = request.admit()
@@ -87,7 +87,7 @@ class FastLane:
         if request.asks_for_its_place and asks_nobody(self._context, caller):
             if exchange.is_whole or request.says_its_length:
                 return self._submit_when_whole(request, caller, event_id)
-        exchange.run(self._answer_in_task(request, event_id, caller))
+        request.answer_in_task(partial(self._submit_in_task, request, event_id, caller))
         return None
 
     def _submit_when_whole(self, request: _Request, caller: Caller, event_id: str) -> Rest | None:
@@ -105,58 +105,40 @@ class FastLane:
         body = request.exchange.take_body()
         check_body(body)
         booking = plain_booking(caller, event_id, body, request.header(b"content-type"))
-        variables = copy_context()
+        loop, variables = asyncio.get_running_loop(), copy_context()
 
         def tell(told: Acceptance | Exception) -> None:
             # In turn with whatever else has to go on; and so that nothing here can keep others from theirs.
             loop.call_soon(self._tell, request, booking, told, context=variables)
 
-        loop = asyncio.get_running_loop()
         self._context.producer.submit_then(booking, tell)
 
     def _tell(self, request: _Request, booking: Submission, told: Acceptance | Exception) -> None:
         """Answer with the place of a booking. What needs a second look gets it in a task."""
         if isinstance(told, EventNotFound):
-            request.exchange.run(self._find_place(request, booking, None))
+            request.answer_in_task(partial(place_found, self._context, booking, None))
         elif isinstance(told, Exception):
             request.refuse(told)
         elif told.known:
-            request.exchange.run(self._find_place(request, booking, told))
+            request.answer_in_task(partial(place_found, self._context, booking, told))
         else:
             request.answer(partial(place_given, booking, told))
 
-    async def _find_place(
-        self, request: _Request, booking: Submission, acceptance: Acceptance | None
-    ) -> None:
-        try:
-            response = await place_found(self._context, booking, acceptance)
-        except Exception as error:
-            request.refuse(error)
-        else:
-            request.answer(lambda: response)
-
-    async def _answer_in_task(self, request: _Request, event_id: str, caller: Caller | None = None) -> None:
-        """Answer a booking, also one whose `caller` has yet to be let in."""
+    async def _submit_in_task(self, request: _Request, event_id: str, caller: Caller | None) -> Response:
+        """The answer to a booking, also of a caller who has yet to be let in (None)."""
         exchange = request.exchange
-        try:
-            response = await submit_booking(
-                self._context,
-                request.admit() if caller is None else caller,
-                event_id,
-                await _body(exchange.receive),
-                SubmitHeaders(
-                    content_type=request.header(b"content-type"),
-                    prefer=request.header(b"prefer"),
-                    idempotency_key=request.header(b"idempotency-key"),
-                ),
-                exchange.hang_ups,
-            )
-        except ClientDisconnect:
-            return
-        except Exception as error:
-            request.refuse(error)
-        else:
-            request.answer(lambda: response)
+        return await submit_booking(
+            self._context,
+            request.admit() if caller is None else caller,
+            event_id,
+            await _body(exchange.receive),
+            SubmitHeaders(
+                content_type=request.header(b"content-type"),
+                prefer=request.header(b"prefer"),
+                idempotency_key=request.header(b"idempotency-key"),
+            ),
+            exchange.hang_ups,
+        )
 
 
 class _Request:
@@ -201,6 +183,20 @@ class _Request:
         admission = self._context.gate.admit(self.header(b"authorization"))
         self._told = admission.headers
         return admission.caller
+
+    def answer_in_task(self, make: Callable[[], Awaitable[Response]]) -> None:
+        """Make an answer that has to wait for something, and send it; none if the client hangs up first."""
+        self.exchange.run(self._answer_when_made(make))
+
+    async def _answer_when_made(self, make: Callable[[], Awaitable[Response]]) -> None:
+        try:
+            response = await make()
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            self.refuse(error)
+        else:
+            self.answer(lambda: response)
 
     def answer(self, make: Callable[[], Response]) -> None:
         """Make an answer and send it, with the headers that every one has. A defect is told too."""

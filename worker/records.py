@@ -107,9 +107,10 @@ def _record_cancelled(
 
 
 def _detail(records: BatchRecords, event: EventRecord, outcome: Outcome) -> OutcomeDetail:
-    if outcome.code is OutcomeCode.BOOKED:
-        return OutcomeDetail()
     match outcome.code:
+        case OutcomeCode.BOOKED:
+            # First, as nearly all are; each look at another costs.
+            return OutcomeDetail()
         case OutcomeCode.CANCELLED:
             assert outcome.booking_id is not None
             booking = records.made.get(outcome.booking_id) or records.cancelled[outcome.booking_id]
