@@ -20,7 +20,7 @@ SLICE_SECONDS = 0.001
 """How long a process keeps a processor before the next has its turn."""
 
 LINGER_COMMANDS = (20, 250)
-"""Batches of so many commands wait for more: see worker/consume.py."""
+"""Batches of so many commands wait for more: see worker/stretch.py."""
 
 WARM_UP_SECONDS = 0.5
 
@@ -103,30 +103,40 @@ class Machine:
             yield from self._work_off(line, interpreter)
 
     def _work_off(self, line: Line, interpreter: simpy.Resource) -> Steps:
-        """A long line: a batch is completed while the next is applied. A short one: one after the other."""
+        """A long line: one batch is written while that before is completed and that behind is decided.
+
+        A short one: one after the other.
+        """
         completing: simpy.Process | None = None
-        batch = self._take(line)
+        batch = yield from self._decide_next(line, interpreter)
         while batch:
-            yield from self._apply(len(batch), interpreter)
+            is_long = len(batch) == BATCH_MAX
+            writing = self.environment.process(self._write(len(batch)))
+            following = (yield from self._decide_next(line, interpreter)) if is_long else []
+            yield writing
             if completing is not None:
                 yield completing
                 completing = None
-            if len(batch) == BATCH_MAX:
+            if is_long:
                 completing = self.environment.process(self._complete(batch, interpreter))
             else:
                 yield from self._complete(batch, interpreter)
                 if LINGER_COMMANDS[0] <= len(line.commands) < LINGER_COMMANDS[1]:
                     yield self.environment.timeout(LINGER_SECONDS)
-            batch = self._take(line)
+            batch = following or (yield from self._decide_next(line, interpreter))
         if completing is not None:
             yield completing
 
-    def _take(self, line: Line) -> list[Command]:
-        return [line.commands.popleft() for _ in range(min(len(line.commands), BATCH_MAX))]
+    def _decide_next(
+        self, line: Line, interpreter: simpy.Resource
+    ) -> Generator[simpy.Event, Any, list[Command]]:
+        batch = [line.commands.popleft() for _ in range(min(len(line.commands), BATCH_MAX))]
+        if batch:
+            yield from self._compute(interpreter, self._half_of_worker(len(batch)))
+        return batch
 
-    def _apply(self, count: int, interpreter: simpy.Resource) -> Steps:
+    def _write(self, count: int) -> Steps:
         costs = self.costs
-        yield from self._compute(interpreter, costs.worker_batch / 2 + count * costs.worker / 2)
         # A session of PostgreSQL is a process of its own.
         yield from self._compute(
             simpy.Resource(self.environment), costs.postgres_batch + count * costs.postgres
@@ -134,12 +144,15 @@ class Machine:
         yield self.environment.timeout(costs.fsync)
 
     def _complete(self, batch: list[Command], interpreter: simpy.Resource) -> Steps:
-        costs = self.costs
-        yield from self._compute(interpreter, costs.worker_batch / 2 + len(batch) * costs.worker / 2)
-        yield from self._on_valkey(len(batch) * costs.valkey_complete)
+        yield from self._compute(interpreter, self._half_of_worker(len(batch)))
+        yield from self._on_valkey(len(batch) * self.costs.valkey_complete)
         self.applied += len(batch)
         for command in batch:
             command.done.succeed()
+
+    def _half_of_worker(self, count: int) -> float:
+        """What a worker computes for a batch before it is written, and as much after it."""
+        return (self.costs.worker_batch + count * self.costs.worker) / 2
 
     def _on_valkey(self, seconds: float) -> Steps:
         """A script, and the fsync after it, during which Valkey does nothing else."""

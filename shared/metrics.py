@@ -80,7 +80,7 @@ PHASE_SECONDS = Histogram(
     "onsale_phase_seconds",
     "Time in a phase of a worker's round: claim, where it did not sleep before; lock, prefetch, rules and"
     " write of the transaction (with its commit), of which a small batch that is decided from memory has only"
-    " the last two; complete.",
+    " the last two, and one that is decided while the one before is written only the last three; complete.",
     ("phase",),
     buckets=_PHASE_SECONDS,
     registry=_REGISTRY,
@@ -93,6 +93,15 @@ _BATCHES_FROM_MEMORY = Counter(
 )
 BATCHES_WRITTEN_FROM_MEMORY = _BATCHES_FROM_MEMORY.labels("written")
 BATCHES_REFUSED_FROM_MEMORY = _BATCHES_FROM_MEMORY.labels("refused")
+_BATCHES_AHEAD = Counter(
+    "onsale_batches_ahead_total",
+    "Batches decided while the one before was written, by outcome: written, or refused by PostgreSQL and then"
+    " read.",
+    ("outcome",),
+    registry=_REGISTRY,
+)
+BATCHES_WRITTEN_AHEAD = _BATCHES_AHEAD.labels("written")
+BATCHES_REFUSED_AHEAD = _BATCHES_AHEAD.labels("refused")
 CLAIMS = Counter("onsale_claims_total", "Claims on events.", registry=_REGISTRY)
 TAKEOVERS = Counter(
     "onsale_takeovers_total",

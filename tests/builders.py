@@ -22,13 +22,14 @@ from shared.domain import BookingStatus, BookTickets, CommandKind, OutcomeCode, 
 from shared.identifiers import new_id
 from shared.line.codec import WaitingCommand, book_payload
 from shared.line.connections import connect, connect_async
-from shared.line.consumer import NO_CLAIM, Completion, Consumer, GiveBack, Sleeper
+from shared.line.consumer import NO_CLAIM, Completion, Consumer, GiveBack, Sleeper, job_words
 from shared.line.presence import Presence
 from shared.line.producer import Acceptance, Producer, Submission
 from shared.records import CommandPayload, EventRecord
 from shared.seals import new_event
 from shared.settings import Settings
-from worker.batch import AppliedBatch, apply_to_database
+from worker.applied_batch import AppliedBatch
+from worker.batch import apply_to_database
 from worker.consume import Worker
 from worker.verify import Verifier
 
@@ -203,7 +204,7 @@ def submit(
 def completion_of(batch: AppliedBatch) -> Completion:
     now = SystemClock().now()
     return Completion(
-        results=batch.results,
+        job_words=job_words(batch.results),
         view=batch.view,
         applied_position=batch.applied_position,
         started_at=now,

@@ -86,7 +86,7 @@ MUTATIONS = (
     Mutation(
         invariant="I2",
         what="a user is refused for what a worker only remembers",
-        path="worker/batch.py",
+        path="worker/plan.py",
         old="any(outcome.code is not OutcomeCode.BOOKED for outcome in outcomes)",
         new="not outcomes",
         test="tests/integration/test_memory.py",
@@ -239,7 +239,7 @@ MUTATIONS = (
         invariant="I7",
         what="finished jobs stay in Redis for ever",
         path="shared/line/scripts/complete.lua",
-        old="  redis.call('EXPIRE', key, ttl)\n  local result",
+        old="  redis.call('PEXPIREAT', key, ends_at .. '000')\n  local result",
         new="  local result",
         test="tests/integration/test_line.py",
     ),

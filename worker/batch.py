@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
-from operator import attrgetter
 
 from sqlalchemy import Connection
 
-from shared import limits
 from shared.clock import Clock
 from shared.database import batches, statements
 from shared.database.engine import Database
 from shared.domain import (
-    BookTickets,
     CancelBooking,
     EventState,
     Outcome,
@@ -29,53 +24,18 @@ from shared.line.consumer import NO_CLAIM
 from shared.records import (
     BookingRecord,
     EventRecord,
-    EventView,
-    JobResult,
     LedgerRecord,
     OutcomeDetail,
     booking_state,
-    event_view,
     sale_terms,
 )
 from shared.seals import ledger_line
-from worker.decision import Decision, decision_of, results_of
+from worker.applied_batch import AppliedBatch, applied_batch
+from worker.decision import decision_of
 from worker.memory import Memory, Remembered
-from worker.phases import Phase, Phases, count_from_memory
+from worker.phases import Phase, Phases, count_ahead, count_from_memory
+from worker.plan import Plan, is_small, plan_from_memory, users_who_book, write_planned
 from worker.records import ledger_record
-
-
-@dataclass(frozen=True, kw_only=True)
-class AppliedBatch:
-    """What the database holds after a batch. What is told of it is made when somebody asks.
-
-    `recorded` are the rows of commands that had been applied before, `entries` those of the others. `event`
-    and `view` are None if the event does not exist. `holdings` are the tickets of the users that the rules
-    asked for.
-    """
-
-    event_id: str
-    waiting: Sequence[WaitingCommand]
-    recorded: Mapping[str, LedgerRecord]
-    entries: Sequence[LedgerRecord]
-    applied_at: datetime
-    applied_position: int
-    event: EventRecord | None = None
-    holdings: Mapping[str, int] = field(default_factory=dict)
-
-    @cached_property
-    def results(self) -> Sequence[tuple[str, JobResult]]:
-        """The outcome of each command, in order."""
-        return results_of(self.event_id, self.waiting, self.recorded, self.entries, self.applied_at)
-
-    @cached_property
-    def outcomes(self) -> Mapping[OutcomeCode, int]:
-        """How many commands that were not applied before had each outcome."""
-        return Counter(map(attrgetter("outcome"), self.entries))
-
-    @property
-    def view(self) -> EventView | None:
-        """The event as others see it."""
-        return None if self.event is None else event_view(self.event)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +55,13 @@ def apply_to_database(
     waiting: Sequence[WaitingCommand],
     token: int,
     memory: Memory | None = None,
+    plan: Plan | None = None,
 ) -> AppliedBatch:
     """Apply commands to the database, each exactly once, and give the outcome of each.
 
     A command that was applied before gives its recorded outcome again. With a `memory` of the small batches
-    before, a small one that only books is written without reading anything first.
+    before, a small one that only books is written without reading anything first. With a `plan` of these
+    commands that is written, unless the event is not as it was when the plan was made.
 
     Raises:
         StaleClaim: a newer consumer has worked on this event; nothing was applied.
@@ -108,78 +70,29 @@ def apply_to_database(
         WriteRefused: a constraint forbids what the batch would write; nothing was applied.
         DatabaseUnavailable: PostgreSQL did not answer; the batch was applied as a whole or not at all.
     """
-    if memory is None:
-        return _apply(database, clock, event_id, waiting, token)
-    remembered = memory.take(event_id)
+    remembered = None if memory is None else memory.take(event_id)
     batch = None
-    if remembered is not None and _only_books_next(remembered.event, waiting, token):
+    if plan is not None:
+        batch = write_planned(database, clock, plan)
+        count_ahead(written=batch is not None)
+    elif remembered is not None:
         batch = _apply_from_memory(database, clock, remembered, waiting, token)
     if batch is None:
         batch = _apply(database, clock, event_id, waiting, token)
-    if batch.event is not None and _is_small(waiting):
+    if memory is not None and batch.event is not None and is_small(waiting):
         memory.keep(batch.event, batch.holdings, remembered)
     return batch
 
 
-def _is_small(waiting: Sequence[WaitingCommand]) -> bool:
-    """Whether a round trip is much next to the rest, so that memory is worth its keeping."""
-    return len(waiting) <= limits.COMMANDS_FROM_MEMORY_MAX
-
-
-def _only_books_next(event: EventRecord, waiting: Sequence[WaitingCommand], token: int) -> bool:
-    """Whether commands are few, book, and come next, with nobody else's claim between ours and the last."""
-    return (
-        _is_small(waiting)
-        and event.fencing_token <= token <= event.fencing_token + 1
-        and all(
-            command.position == position
-            and not command.unchecked
-            and isinstance(command.command, BookTickets)
-            for position, command in enumerate(waiting, start=event.applied_position + 1)
-        )
-    )
-
-
 def _apply_from_memory(
-    database: Database,
-    clock: Clock,
-    remembered: Remembered,
-    waiting: Sequence[WaitingCommand],
-    token: int,
+    database: Database, clock: Clock, remembered: Remembered, waiting: Sequence[WaitingCommand], token: int
 ) -> AppliedBatch | None:
-    """Book for all of a batch as its event is remembered, in one round trip; None if it must be read first.
-
-    Who is not remembered to hold tickets is thought to hold none. PostgreSQL finds out where they are booked
-    over their limit; where nobody is booked it looks at nothing, so whoever is refused must be read first.
-    """
-    phases = Phases(clock)
-    event = remembered.event
-    state = EventState(
-        terms=sale_terms(event),
-        available_tickets=event.available_tickets,
-        holdings={
-            user_id: remembered.holdings[user_id]
-            for user_id in _users_who_book(waiting)
-            if user_id in remembered.holdings
-        },
-        bookings={},
-    )
-    state, outcomes = apply_batch(state, [each.command for each in waiting])
-    if any(outcome.code is not OutcomeCode.BOOKED for outcome in outcomes):
+    plan = plan_from_memory(clock, remembered, waiting, token)
+    if plan is None:
         return None
-    decided = decision_of(event, {}, waiting, state, outcomes, token, clock.now())
-    if decided.writes is None:
-        return None
-    phases.end(Phase.RULES)
-    try:
-        database.transact(batches.write_all_if(event, decided.writes), prepares=batches.PREPARED)
-    except WriteRefused:
-        count_from_memory(written=False)
-        return None
-    finally:
-        phases.end(Phase.WRITE)
-    count_from_memory(written=True)
-    return _applied(event, decided, waiting, {})
+    batch = write_planned(database, clock, plan)
+    count_from_memory(written=batch is not None)
+    return batch
 
 
 def _apply(
@@ -202,7 +115,7 @@ def _read_and_apply(
     look_up_all: bool,
 ) -> AppliedBatch:
     phases = Phases(clock)
-    opening = batches.lock_and_read(event_id, _users_who_book(waiting))
+    opening = batches.lock_and_read(event_id, users_who_book(waiting))
     with database.transaction_from(opening, prepares=batches.PREPARED) as transaction:
         connection = transaction.connection
         event, holdings = batches.event_and_holdings(transaction.rows)
@@ -219,35 +132,12 @@ def _read_and_apply(
             transaction.ending = batches.write_all(decided.writes)
         phases.end(Phase.RULES)
     phases.end(Phase.WRITE)
-    return _applied(event, decided, waiting, prefetched.recorded)
-
-
-def _applied(
-    before: EventRecord,
-    decided: Decision,
-    waiting: Sequence[WaitingCommand],
-    recorded: Mapping[str, LedgerRecord],
-) -> AppliedBatch:
-    event = before if decided.writes is None else decided.writes.event
-    return AppliedBatch(
-        event_id=event.id,
-        waiting=waiting,
-        recorded=recorded,
-        entries=decided.records.entries,
-        applied_at=decided.applied_at,
-        applied_position=event.applied_position,
-        event=event,
-        holdings=decided.state.holdings,
-    )
+    return applied_batch(event, decided, waiting, prefetched.recorded)
 
 
 def _refuse_stale_claim(event: EventRecord, token: int) -> None:
     if token != NO_CLAIM and token < event.fencing_token:
         raise StaleClaim(event.fencing_token)
-
-
-def _users_who_book(waiting: Sequence[WaitingCommand]) -> set[str]:
-    return {command.command.user_id for command in waiting if isinstance(command.command, BookTickets)}
 
 
 def _prefetch(

@@ -5,7 +5,13 @@ from __future__ import annotations
 from enum import StrEnum
 
 from shared.clock import Clock
-from shared.metrics import BATCHES_REFUSED_FROM_MEMORY, BATCHES_WRITTEN_FROM_MEMORY, PHASE_SECONDS
+from shared.metrics import (
+    BATCHES_REFUSED_AHEAD,
+    BATCHES_REFUSED_FROM_MEMORY,
+    BATCHES_WRITTEN_AHEAD,
+    BATCHES_WRITTEN_FROM_MEMORY,
+    PHASE_SECONDS,
+)
 
 
 class Phase(StrEnum):
@@ -15,11 +21,13 @@ class Phase(StrEnum):
     LOCK = "lock"
     """The connection, the time limits, the lock of the event's row, and what most batches read."""
     PREFETCH = "prefetch"
-    """What the others read besides: of cancellations, and of commands that may have been applied before."""
+    """What the others read besides: of cancellations, and of commands that may have been applied before.
+    For a batch that is decided while the one before it is written, all that it reads."""
     RULES = "rules"
     """What they decide, and the text of what is to be written."""
     WRITE = "write"
-    """All that is written, and the commit; from memory also the connection, the time limits and the lock."""
+    """All that is written, and the commit; of a batch that was decided before, also the connection, the time
+    limits and the lock."""
     COMPLETE = "complete"
 
 
@@ -29,6 +37,11 @@ _OBSERVE = {phase: PHASE_SECONDS.labels(phase.value).observe for phase in Phase}
 def count_from_memory(*, written: bool) -> None:
     """Count a batch that was decided from memory, and whether PostgreSQL wrote it so."""
     (BATCHES_WRITTEN_FROM_MEMORY if written else BATCHES_REFUSED_FROM_MEMORY).inc()
+
+
+def count_ahead(*, written: bool) -> None:
+    """Count a batch that was decided before its turn, and whether PostgreSQL wrote it so."""
+    (BATCHES_WRITTEN_AHEAD if written else BATCHES_REFUSED_AHEAD).inc()
 
 
 class Phases:

@@ -23,6 +23,7 @@ from shared.metrics import exposition
 from shared.settings import Settings
 from worker.consume import Worker
 from worker.endpoint import endpoint
+from worker.stretch import DATABASE_CONNECTIONS_MAX
 
 logger = logging.getLogger("worker")
 
@@ -42,7 +43,7 @@ def consume(settings: Settings, tracer: Tracer | None = None) -> int:
         idle_wait_seconds=settings.idle_wait_seconds,
     )
     worker = Worker(
-        Database(settings, connections_max=1),
+        Database(settings, connections_max=DATABASE_CONNECTIONS_MAX),
         Consumer(client, settings, worker_name=name),
         sleeper,
         Presence(client, clock, worker_name=name, ttl_seconds=settings.worker_ttl_seconds),

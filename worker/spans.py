@@ -9,7 +9,7 @@ from opentelemetry.trace import Link, SpanKind, Tracer, get_current_span
 
 from shared.trace import read_trace
 from shared.tracing import context_of
-from worker.batch import AppliedBatch
+from worker.applied_batch import AppliedBatch
 
 _NANOSECONDS = 1_000_000_000
 

@@ -12,7 +12,7 @@ from shared.database.engine import Database
 from shared.errors import OnsaleError
 from shared.line.codec import WaitingCommand
 from shared.line.connections import connect
-from shared.line.consumer import NO_CLAIM, Completion, Consumer, GiveBack
+from shared.line.consumer import NO_CLAIM, Completion, Consumer, GiveBack, job_words
 from shared.records import CommandPayload, JobResult, job_result
 from shared.settings import load_settings
 from worker.batch import apply_to_database
@@ -75,7 +75,7 @@ def _apply(
     started_at = clock.now()
     batch = apply_to_database(database, clock, event_id, waiting, NO_CLAIM)
     completion = Completion(
-        results=batch.results,
+        job_words=job_words(batch.results),
         view=batch.view,
         applied_position=batch.applied_position,
         started_at=started_at,

@@ -14,7 +14,7 @@ from shared.line.codec import WaitingCommand
 from shared.log import log_event
 from shared.records import JobResult
 from shared.trace import read_trace
-from worker.batch import AppliedBatch
+from worker.applied_batch import AppliedBatch
 
 logger = logging.getLogger(__name__)
 

@@ -58,7 +58,7 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
             per_second, each = drain(onsale, onsale.make_event().id, new_users(options.line))
         drained.append(per_second)
         used.append(each)
-        copied.append(_copy_limit(options.line))
+        copied.append(_copy_limit(new_users(options.line)))
         pushed.append(_push_limit(options.line))
         for name, values in rq.items():
             values.append(_rq(name, RQ_JOBS[name]))
@@ -169,14 +169,14 @@ def _check(onsale: Stack, deadline: float) -> None:
         raise BenchmarkError(f"the commands were not applied in {DRAIN_SECONDS_MAX:.0f} s")
 
 
-def _copy_limit(rows: int) -> float:
+def _copy_limit(users: Sequence[str]) -> float:
     """Bookings and ledger rows per second by COPY alone; the database counts the tickets of each batch."""
     with scratch() as directory, stack(directory) as onsale:
         event = onsale.make_event()
         database = Database(onsale.settings, connections_max=1)
-        numbers = range(rows)
         batches = [
-            _rows(event.id, numbers[start : start + BATCH_ROWS]) for start in range(0, rows, BATCH_ROWS)
+            _rows(event.id, start, users[start : start + BATCH_ROWS])
+            for start in range(0, len(users), BATCH_ROWS)
         ]
         started = time.monotonic()
         for bookings, entries in batches:
@@ -187,26 +187,26 @@ def _copy_limit(rows: int) -> float:
                 cursor.close()
         seconds = time.monotonic() - started
         database.close()
-    return rows / seconds
+    return len(users) / seconds
 
 
-def _rows(event_id: str, numbers: range) -> tuple[str, str]:
+def _rows(event_id: str, start: int, users: Sequence[str]) -> tuple[str, str]:
     """Bookings and ledger rows as COPY reads them."""
     now = SystemClock().now()
     moment = format_time(now)
-    ids = [new_id() for _ in numbers]
+    ids = [new_id() for _ in users]
     bookings = [
-        "\t".join((id, event_id, f"user{number}", "1", BookingStatus.ACTIVE, moment, moment))
-        for number, id in zip(numbers, ids, strict=True)
+        "\t".join((id, event_id, user, "1", BookingStatus.ACTIVE, moment, moment))
+        for user, id in zip(users, ids, strict=True)
     ]
     entries = [
         ledger_line(
             LedgerRecord(
                 job_id=id,
                 event_id=event_id,
-                position=number + 1,
+                position=position,
                 kind=CommandKind.BOOK,
-                payload=book_payload(f"user{number}", 1),
+                payload=book_payload(user, 1),
                 outcome=OutcomeCode.BOOKED,
                 detail={},
                 booking_id=id,
@@ -214,7 +214,7 @@ def _rows(event_id: str, numbers: range) -> tuple[str, str]:
                 applied_at=now,
             )
         )
-        for number, id in zip(numbers, ids, strict=True)
+        for position, (user, id) in enumerate(zip(users, ids, strict=True), start=start + 1)
     ]
     return "\n".join(bookings), "\n".join(entries)
 

@@ -88,19 +88,23 @@ _EVENT_PARAMETERS = (
 # A statement of its own before the read, which so sees what was committed while this one waited.
 _LOCK_EVENT = Prepared("onsale_lock_event", "SELECT FROM events WHERE id = %(event_id)s FOR UPDATE", _TYPES)
 
-_READ_EVENT = Prepared(
-    "onsale_read_event",
-    f"""
-SELECT {", ".join(f"events.{name}" for name in _EVENT_NAMES)}, (
+_HOLDINGS = """
     SELECT CAST(json_object_agg(held.user_id, held.tickets) AS text)
     FROM (SELECT user_id, sum(ticket_count) AS tickets FROM bookings
           WHERE event_id = %(event_id)s AND user_id = ANY(%(user_ids)s) AND status = 'active'
           GROUP BY user_id) AS held
-)
+"""
+
+_READ_EVENT = Prepared(
+    "onsale_read_event",
+    f"""
+SELECT {", ".join(f"events.{name}" for name in _EVENT_NAMES)}, ({_HOLDINGS})
 FROM events WHERE id = %(event_id)s
 """,  # noqa: S608 (names of columns)
     _TYPES,
 )
+
+_READ_HOLDINGS = Prepared("onsale_read_holdings", _HOLDINGS, _TYPES)
 
 # A text that is no number is how a statement can refuse to go on, and say why.
 _EXPECT_EVENT = Prepared(
@@ -176,6 +180,7 @@ WHERE id = %(event_id)s
 PREPARED = (
     _LOCK_EVENT,
     _READ_EVENT,
+    _READ_HOLDINGS,
     _EXPECT_EVENT,
     _CANCEL_BOOKINGS,
     _CHANGE_EVENT,
@@ -216,7 +221,18 @@ def event_and_holdings(rows: Sequence[tuple[Any, ...]]) -> tuple[EventRecord | N
     columns = dict(zip(_EVENT_NAMES, values, strict=True))
     columns |= {name: bytes(columns[name]) for name in ("ledger_digest", "seal")}
     event = EventRecord(**{**columns, "id": str(columns["id"])})
-    return event, orjson.loads(holdings) if holdings else {}
+    return event, _holdings(holdings)
+
+
+def read_holdings(event_id: str, user_ids: Iterable[str]) -> Statement:
+    """The tickets of these users, as far as they are committed; nothing is locked."""
+    return Statement([_READ_HOLDINGS], {"event_id": event_id, "user_ids": _text_array(list(user_ids))})
+
+
+def holdings_of(rows: Sequence[tuple[Any, ...]]) -> dict[str, int]:
+    """What `read_holdings` found: the tickets of the users who have some."""
+    [(holdings,)] = rows
+    return _holdings(holdings)
 
 
 def write_all(writes: BatchWrites) -> Statement:
@@ -256,6 +272,10 @@ def insert_ledger(connection: Connection, lines: Sequence[str]) -> None:
     A second row for a job or a position is refused by the database.
     """
     run(connection, Statement([_INSERT_LEDGER], _ledger_parameters(lines)))
+
+
+def _holdings(found: str | None) -> dict[str, int]:
+    return orjson.loads(found) if found else {}
 
 
 def _event_parameters(event: EventRecord) -> dict[str, object]:

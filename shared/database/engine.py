@@ -136,7 +136,7 @@ class Database:
     ) -> Iterator[OpenTransaction]:
         """The same in two round trips: one begins it with its first statement, one ends it with its last.
 
-        Its connection is kept for the next, with what it `prepares`, always the same: this is for one thread.
+        Its connection is kept for the next, with what it `prepares`, always the same.
         Behind a pooler that keeps nothing for a connection everything is sent as text instead, from the first
         failure on.
 
@@ -161,6 +161,17 @@ class Database:
             self._connection_by_hand([_BEGINNING, *prepares]) as connection,
         ):
             run(connection, statement)
+
+    def look(self, statement: Statement, *, prepares: Sequence[Prepared]) -> list[tuple[Any, ...]]:
+        """The rows of the last part, from what is committed, in one round trip; on such a connection too.
+
+        Raises: as `transaction`.
+        """
+        # The server makes a transaction of what comes in one request, so that the limits end with it.
+        parts = [_BEGINNING, *statement.parts]
+        looking = Statement(parts, {**self._usual_limits, **statement.parameters})
+        with _our_errors(), self._connection_by_hand([_BEGINNING, *prepares]) as connection:
+            return run(connection, looking)
 
     @contextmanager
     def _connection_by_hand(self, prepares: Sequence[Prepared]) -> Iterator[Connection]:

@@ -23,6 +23,7 @@ from shared.line.codec import (
     encode_return_value,
 )
 from shared.line.connections import line_errors
+from shared.line.link import Words
 from shared.line.scripts import ScriptName, script_digest
 from shared.records import EventView, JobResult
 from shared.settings import Settings
@@ -69,11 +70,27 @@ class Claim:
 class Completion:
     """What an applied batch changes in Redis. `view` is None if the event does not exist."""
 
-    results: Sequence[tuple[str, JobResult]]
+    job_words: Words
     view: EventView | None
     applied_position: int
     started_at: datetime
     ended_at: datetime
+
+
+def job_words(results: Sequence[tuple[str, JobResult]]) -> Words:
+    """Outcomes of jobs as Redis is told them.
+
+    RQ knows two ends: a refusal by the rules is a finished job, only a failed command is a failed one.
+    """
+    finished: list[Any] = []
+    failed: list[Any] = []
+    for job_id, result in results:
+        if result["status"] == JobStatus.FAILED:
+            reason = result["detail"].get("reason", result["outcome"])
+            failed += job_id, encode_return_value(result), encode_exception(reason)
+        else:
+            finished += job_id, encode_return_value(result)
+    return [len(finished) // 2, *finished, *failed]
 
 
 class Consumer:
@@ -158,7 +175,7 @@ class Consumer:
             skip,
             settings.batch_commands_max,
         ]
-        arguments += _job_arguments(completion.results)
+        arguments += completion.job_words
         with line_errors():
             held, has_stray, commands = self._link.call(ScriptName.COMPLETE, *arguments)
         return _peeked(has_stray, commands) if held else None
@@ -227,19 +244,6 @@ def _claim(found: Any) -> Claim | None:
         taken_from=taken_from.decode() or None,
         peeked=_peeked(has_stray, commands),
     )
-
-
-def _job_arguments(results: Sequence[tuple[str, JobResult]]) -> list[Any]:
-    """RQ knows two ends: a refusal by the rules is a finished job, only a failed command is a failed one."""
-    finished: list[Any] = []
-    failed: list[Any] = []
-    for job_id, result in results:
-        if result["status"] == JobStatus.FAILED:
-            reason = result["detail"].get("reason", result["outcome"])
-            failed += job_id, encode_return_value(result), encode_exception(reason)
-        else:
-            finished += job_id, encode_return_value(result)
-    return [len(finished) // 2, *finished, *failed]
 
 
 def _peeked(has_stray: int, commands: list[list[Any]]) -> Peeked:

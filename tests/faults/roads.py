@@ -33,6 +33,7 @@ from tests.faults.boundaries import (
     watch_redis,
 )
 from worker.consume import Worker
+from worker.stretch import DATABASE_CONNECTIONS_MAX
 
 
 class StopWhenIdle(Sleeper):
@@ -52,7 +53,7 @@ def watched_worker(
     settings: Settings, boundaries: Boundaries, *, name: str, wait_when_idle: bool = True
 ) -> tuple[Worker, Database, redis.Redis]:
     """A worker whose boundaries are counted from its first request on."""
-    database = Database(settings, connections_max=1)
+    database = Database(settings, connections_max=DATABASE_CONNECTIONS_MAX)
     watch_database(database, boundaries)
     client = connect(settings)
     watch_redis(client, boundaries)

@@ -46,7 +46,8 @@ from tests.builders import (
     tamper,
     violations,
 )
-from worker.batch import AppliedBatch, apply_to_database
+from worker.applied_batch import AppliedBatch
+from worker.batch import apply_to_database
 from worker.memory import Memory
 
 TOTAL_TICKETS = 5

@@ -27,7 +27,8 @@ from shared.records import EventRecord
 from shared.settings import Settings
 from tests.builders import assert_books_balance, booking, create_event, outcomes_in_ledger, tamper
 from tests.faults.boundaries import Boundaries, no_action, watch_database
-from worker.batch import AppliedBatch, apply_to_database
+from worker.applied_batch import AppliedBatch
+from worker.batch import apply_to_database
 
 CLOCK = SystemClock()
 

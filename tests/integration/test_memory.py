@@ -22,7 +22,8 @@ from shared.records import EventRecord
 from shared.settings import Settings
 from tests.builders import assert_books_balance, booking, create_event, tamper, wait_until
 from tests.faults.boundaries import FROM_MEMORY, Boundaries, no_action, watch_database
-from worker.batch import AppliedBatch, apply_to_database
+from worker.applied_batch import AppliedBatch
+from worker.batch import apply_to_database
 from worker.memory import Memory, Remembered
 
 CLOCK = SystemClock()

@@ -21,6 +21,7 @@ from shared.metrics import LINE_EVENTS, instruments
 from shared.settings import Settings
 from tests import manifests
 from tests.manifests import KUSTOMIZATIONS, Manifest, container, manifest, plain_environment, workloads
+from worker.stretch import DATABASE_CONNECTIONS_MAX
 
 KUBERNETES_VERSION = "1.37"
 POSTGRESQL_CONNECTIONS = 97
@@ -234,7 +235,11 @@ def test_postgresql_has_a_connection_for_every_process_that_there_may_be() -> No
     webhooks = manifest("Deployment", "onsale-webhooks")["spec"]["replicas"]
     # The process makes messages over one and delivers over one a thread, half as many threads for the slow.
     threads = DEFAULTS.webhooks_threads + (DEFAULTS.webhooks_threads + 1) // 2
-    needed = api * DEFAULTS.api_database_connections_max + workers + webhooks * (1 + threads)
+    needed = (
+        api * DEFAULTS.api_database_connections_max
+        + workers * DATABASE_CONNECTIONS_MAX
+        + webhooks * (1 + threads)
+    )
     assert needed + 2 <= POSTGRESQL_CONNECTIONS
 
 

@@ -29,7 +29,7 @@ local function reply(channels, job_id, return_value)
 end
 
 -- A job has one result, so its stream needs no bound.
-local function write_outcome(job_id, status, ttl, return_value, exc_string)
+local function write_outcome(job_id, status, ends_at, return_value, exc_string)
   completed[job_id] = true
   local key = K.rq_job .. job_id
   local fields = redis.call('HMGET', key, 'created_at', 'completed', 'reply_to')
@@ -37,22 +37,22 @@ local function write_outcome(job_id, status, ttl, return_value, exc_string)
     return
   end
   local members = registered[status]
-  members[#members + 1] = now_seconds + ttl
+  members[#members + 1] = ends_at
   members[#members + 1] = job_id
   if fields[2] then
     return
   end
   redis.call('HSET', key, 'status', status, 'started_at', started_at, 'ended_at', ended_at, 'worker_name', worker,
-    'completed', 1)
-  redis.call('EXPIRE', key, ttl)
+    'completed', '1')
+  redis.call('PEXPIREAT', key, ends_at .. '000')
   local result = K.rq_results .. job_id
   if exc_string then
-    redis.call('XADD', result, '*', 'type', 2, 'worker_name', worker, 'return_value', return_value,
+    redis.call('XADD', result, '*', 'type', '2', 'worker_name', worker, 'return_value', return_value,
       'exc_string', exc_string)
   else
-    redis.call('XADD', result, '*', 'type', 1, 'worker_name', worker, 'return_value', return_value)
+    redis.call('XADD', result, '*', 'type', '1', 'worker_name', worker, 'return_value', return_value)
   end
-  redis.call('EXPIRE', result, ttl)
+  redis.call('PEXPIREAT', result, ends_at .. '000')
   if fields[3] then
     redis.call('HDEL', key, 'reply_to')
     reply(fields[3], job_id, return_value)
@@ -154,11 +154,13 @@ local function is_stretch_over()
   return give_back == 'always'
 end
 
+-- As text, like other numbers that are told of each job: Redis would write them out for each.
+local finished_ends_at, failed_ends_at = tostring(now_seconds + result_ttl), tostring(now_seconds + failure_ttl)
 for index = FIRST_FINISHED, FIRST_FAILED - 1, 2 do
-  write_outcome(ARGV[index], 'finished', result_ttl, ARGV[index + 1])
+  write_outcome(ARGV[index], 'finished', finished_ends_at, ARGV[index + 1])
 end
 for index = FIRST_FAILED, #ARGV, 3 do
-  write_outcome(ARGV[index], 'failed', failure_ttl, ARGV[index + 1], ARGV[index + 2])
+  write_outcome(ARGV[index], 'failed', failed_ends_at, ARGV[index + 1], ARGV[index + 2])
 end
 register(K.rq_finished, registered.finished, result_ttl)
 register(K.rq_failed, registered.failed, failure_ttl)

@@ -46,6 +46,15 @@ local function accept(line, job_id, event_id, data, description, reply_to, marks
   return line.accepted
 end
 
+-- Its position and its data. Most are new, and whether one is costs less to ask than what it has.
+local function known_job(job_id)
+  local key = K.rq_job .. job_id
+  if redis.call('EXISTS', key) == 0 then
+    return {}
+  end
+  return redis.call('HMGET', key, 'position', 'data')
+end
+
 local function answer(code, position, line, data)
   answers[#answers + 1] = code
   answers[#answers + 1] = position
@@ -61,7 +70,7 @@ end
 for index = 3, #ARGV, 7 do
   local job_id, event_id = ARGV[index], ARGV[index + 1]
   local line = line_of(event_id)
-  local known = redis.call('HMGET', K.rq_job .. job_id, 'position', 'data')
+  local known = known_job(job_id)
   if known[1] then
     -- Written again, as replicas are waited for (WAITAOF) only for what the same connection has written.
     redis.call('HSET', K.rq_job .. job_id, 'position', known[1])
