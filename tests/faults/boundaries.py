@@ -30,6 +30,7 @@ from shared.line.scripts import ScriptName, script_digest
 SCRIPT_BY_DIGEST = {script_digest(name).encode(): name.value for name in ScriptName}
 
 FROM_MEMORY = "a batch from memory"
+LOOK = "a look at what users hold"
 
 _DIGEST = re.compile("_[0-9a-f]{8}$")
 """What tells the names of prepared statements of different versions apart."""
@@ -216,6 +217,8 @@ def _statement_name(sql: Any) -> str:
     words = text.split()
     if text.startswith("BEGIN;") and ("onsale_expect_event" in text or "as it was remembered" in text):
         return FROM_MEMORY
+    if text.startswith("EXECUTE onsale_begin") and "onsale_read_holdings" in text:
+        return LOOK
     if words[0] == "SELECT" and "FROM" in words:
         lock = " for update" if "UPDATE" in words else ""
         return f"SELECT from {words[words.index('FROM') + 1]}{lock}"

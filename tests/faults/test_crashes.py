@@ -34,14 +34,6 @@ def settings(settings: Settings) -> Settings:
     )
 
 
-@pytest.fixture(scope="session")
-def processes() -> ForkServerContext:
-    """Processes that begin in a few milliseconds, forked from one that has everything imported."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.faults.roads"])
-    return context
-
-
 def test_a_worker_that_is_killed_at_any_boundary_is_made_up_for(
     settings: Settings,
     database: Database,

@@ -1,0 +1,114 @@
+"""A worker that works on three batches of a long line at once, and ends or loses a connection there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
+
+import pytest
+import redis
+
+from shared.database.engine import Database
+from shared.domain import OutcomeCode
+from shared.line.producer import Submission
+from shared.settings import Settings
+from tests.builders import (
+    assert_books_balance,
+    book,
+    create_event,
+    outcomes_in_ledger,
+    seed,
+    submit,
+    tamper,
+    violations,
+)
+from tests.faults.boundaries import FROM_MEMORY, LOOK, cut_at, no_action
+from tests.faults.checks import assert_every_job_is_answered, expire_claims
+from tests.faults.roads import run_worker, run_worker_until_killed
+
+USERS, COMMANDS, TICKETS = 9, 24, 14
+EXPECTED = [
+    *[OutcomeCode.BOOKED] * 14,
+    *[OutcomeCode.NOT_ENOUGH_TICKETS] * 4,
+    *[OutcomeCode.USER_LIMIT_EXCEEDED] * 5,
+    OutcomeCode.NOT_ENOUGH_TICKETS,
+]
+STEP = 2
+"""Every so many boundaries, since each takes a line of its own."""
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(
+        update={"batch_commands_max": 6, "lock_timeout_ms": 50, "redis_timeout_seconds": 5}
+    )
+
+
+@pytest.fixture
+def renewed(
+    settings: Settings, database: Database, redis_client: redis.Redis
+) -> Callable[[], tuple[str, list[Submission]]]:
+    """Makes a new event and its line."""
+
+    def renew() -> tuple[str, list[Submission]]:
+        redis_client.flushdb()
+        tamper(database, "TRUNCATE events, bookings, ledger")
+        event = create_event(database, total_tickets=TICKETS)
+        seed(settings, event)
+        commands = [book(event.id, f"user{number % USERS}") for number in range(COMMANDS)]
+        submit(settings, commands)
+        # So that each worker passes as many boundaries as the first, which loads the scripts.
+        redis_client.script_flush()
+        return event.id, commands
+
+    return renew
+
+
+def assert_all_is_well(
+    settings: Settings, database: Database, client: redis.Redis, event_id: str, commands: list[Submission]
+) -> None:
+    entries = outcomes_in_ledger(database, event_id)
+    assert [job_id for _, job_id, _ in entries] == [command.job_id for command in commands]
+    assert [outcome for _, _, outcome in entries] == EXPECTED
+    assert_books_balance(database, event_id)
+    assert violations(database) == []
+    assert_every_job_is_answered(settings, database, commands)
+    assert client.llen(f"onsale:order:{event_id}") == client.llen(f"rq:queue:event:{event_id}") == 0
+
+
+def test_a_worker_that_is_killed_in_a_long_line_is_made_up_for(
+    settings: Settings,
+    database: Database,
+    redis_client: redis.Redis,
+    processes: ForkServerContext,
+    renewed: Callable[[], tuple[str, list[Submission]]],
+) -> None:
+    event_id, commands = renewed()
+    names = run_worker(settings, no_action)
+    assert_all_is_well(settings, database, redis_client, event_id, commands)
+    assert {f"after {LOOK}", f"after {FROM_MEMORY}", "after complete"} <= set(names)
+    for number in range(0, len(names), STEP):
+        event_id, commands = renewed()
+        process = processes.Process(target=run_worker_until_killed, args=(settings, number))
+        process.start()
+        process.join(30)
+        assert process.exitcode == -9
+        expire_claims(redis_client)
+        run_worker(settings, no_action)
+        assert_all_is_well(settings, database, redis_client, event_id, commands)
+
+
+def test_a_worker_whose_connection_is_cut_in_a_long_line_goes_on(
+    settings: Settings,
+    database: Database,
+    redis_client: redis.Redis,
+    renewed: Callable[[], tuple[str, list[Submission]]],
+) -> None:
+    renewed()
+    names = run_worker(settings, no_action)
+    for number in range(0, len(names), STEP):
+        event_id, commands = renewed()
+        run_worker(settings, cut_at(number))
+        expire_claims(redis_client)
+        run_worker(settings, no_action)
+        assert_all_is_well(settings, database, redis_client, event_id, commands)
