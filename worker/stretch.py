@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -142,7 +142,8 @@ class Stretch:
             next_plan = None if writing.plan is None else self._plan_next(writing.plan.batch)
             applied = writing.applied.result()
             if writing.plan is None or applied.batch is not writing.plan.batch:
-                next_plan = self._plan_next(applied.batch)
+                # It is committed, and memory may not have known all that its users hold: they are read again.
+                next_plan = self._plan_next(replace(applied.batch, holdings={}))
             writing = self._write_next(next_plan)
             completion = self._completion(applied)
             self._take_in_hand()
