@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -199,6 +200,15 @@ def submit(
         return await asyncio.gather(*(producer.submit(each) for each in submissions))
 
     return with_producer(settings, use, line_length_max=line_length_max)
+
+
+def work_off(worker: Worker, client: redis.Redis, event_id: str) -> None:
+    """Let a worker run until RQ's list of an event is empty."""
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    wait_until(lambda: queue_length(client, event_id) == 0)
+    worker.stop()
+    thread.join()
 
 
 def completion_of(batch: AppliedBatch) -> Completion:

@@ -79,7 +79,7 @@ class Worker:
         return self._clock.monotonic_seconds() - self._turned_at < self._settings.worker_ttl_seconds
 
     def stop(self) -> None:
-        """Ask the worker to finish its batch, give its event back and leave."""
+        """Ask the worker to finish what it has in hand, give its event back and leave."""
         self._stopping.set()
 
     def run(self) -> None:

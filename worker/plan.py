@@ -50,24 +50,30 @@ def plan_from_memory(
 
 
 def plan_ahead(
-    database: Database, clock: Clock, last: AppliedBatch, waiting: Sequence[WaitingCommand], token: int
+    database: Database,
+    clock: Clock,
+    event: EventRecord | None,
+    on_its_way: Mapping[str, int],
+    waiting: Sequence[WaitingCommand],
+    token: int,
 ) -> Plan | None:
-    """A batch as it follows `last`, which may be on its way to the database; None if it must wait for that.
+    """A batch as it follows one that leaves the event like this; None if it must be read in its turn.
 
-    `last` has booked for nobody but those whose tickets it names. So what is committed tells those of all
-    others, whether or not `last` is part of it by now.
+    Where the one before may not be committed yet, it was a plan, and `on_its_way` are the tickets that its
+    users will then have. It books for nobody else, so what is committed tells those of all others, whether or
+    not it is part of that by now.
 
     Raises:
+        EventLocked: the tables are locked for too long, as by a migration.
         DatabaseUnavailable: PostgreSQL did not answer.
     """
-    event = last.event
     if event is None or event.archived_at is not None or not _only_books_next(event, waiting, token):
         return None
     phases = Phases(clock)
     users = users_who_book(waiting)
-    among_last = users & last.holdings.keys()
-    rows = database.look(batches.read_holdings(event.id, users - among_last), prepares=batches.PREPARED)
-    holdings = batches.holdings_of(rows) | {user_id: last.holdings[user_id] for user_id in among_last}
+    known = users & on_its_way.keys()
+    rows = database.look(batches.read_holdings(event.id, users - known), prepares=batches.PREPARED)
+    holdings = batches.holdings_of(rows) | {user_id: on_its_way[user_id] for user_id in known}
     phases.end(Phase.PREFETCH)
     return _plan(clock, event, holdings, waiting, token, refuses=True)
 

@@ -33,7 +33,7 @@ computes; with Python's default of 5 ms the reader waits that long for each part
 
 
 def consume(settings: Settings, tracer: Tracer | None = None) -> int:
-    """Work until SIGTERM or SIGINT, then finish the batch, give the event back and leave."""
+    """Work until SIGTERM or SIGINT, then finish what is in hand, give the event back and leave."""
     sys.setswitchinterval(THREAD_SWITCH_SECONDS)
     name = worker_name_of_this_host()
     clock = SystemClock()

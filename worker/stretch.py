@@ -6,9 +6,9 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from shared.domain import JobStatus
 from shared.line.codec import WaitingCommand
 from shared.line.consumer import Claim, Completion, Consumer, GiveBack, Peeked, job_words
 from shared.log import log_event
+from shared.records import EventRecord
 from shared.settings import Settings
 from worker.applied_batch import AppliedBatch
 from worker.batch import apply_to_database
@@ -139,11 +140,12 @@ class Stretch:
         """
         writing: _Writing | None = self._write_next(None)
         while writing is not None:
-            next_plan = None if writing.plan is None else self._plan_next(writing.plan.batch)
+            plan = writing.plan
+            next_plan = None if plan is None else self._plan_next(plan.batch.event, plan.batch.holdings)
             applied = writing.applied.result()
-            if writing.plan is None or applied.batch is not writing.plan.batch:
-                # It is committed, and memory may not have known all that its users hold: they are read again.
-                next_plan = self._plan_next(replace(applied.batch, holdings={}))
+            if plan is None or applied.batch is not plan.batch:
+                # It is committed, and need not know all that its users hold: memory may have decided it.
+                next_plan = self._plan_next(applied.batch.event, {})
             writing = self._write_next(next_plan)
             completion = self._completion(applied)
             self._take_in_hand()
@@ -161,12 +163,14 @@ class Stretch:
         self._writing = _Writing(commands=commands, plan=plan, applied=applied)
         return self._writing
 
-    def _plan_next(self, last: AppliedBatch) -> Plan | None:
-        """The next batch in hand as it follows this one, where that can be said."""
+    def _plan_next(self, event: EventRecord | None, on_its_way: Mapping[str, int]) -> Plan | None:
+        """The next batch in hand as it follows one that leaves the event like this, if that can be said."""
         if not self._in_hand:
             return None
         context = self._context
-        return plan_ahead(context.database, context.clock, last, self._in_hand[0], self._claim.token)
+        return plan_ahead(
+            context.database, context.clock, event, on_its_way, self._in_hand[0], self._claim.token
+        )
 
     def _take_in_hand(self) -> None:
         """Take over what the last completion has found behind what is in hand.

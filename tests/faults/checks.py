@@ -57,12 +57,17 @@ def expire_claims(client: redis.Redis) -> None:
 
 
 def assert_all_is_well(
-    settings: Settings, database: Database, client: redis.Redis, event_id: str, commands: Sequence[Submission]
+    settings: Settings,
+    database: Database,
+    client: redis.Redis,
+    event_id: str,
+    commands: Sequence[Submission],
+    expected: Sequence[OutcomeCode] = EXPECTED,
 ) -> None:
     """I1 to I4, the outcomes that there must be, and the same answer from Redis and from the ledger."""
     entries = outcomes_in_ledger(database, event_id)
     assert [job_id for _, job_id, _ in entries] == [command.job_id for command in commands]
-    assert [outcome for _, _, outcome in entries] == EXPECTED
+    assert [outcome for _, _, outcome in entries] == expected
     assert_books_balance(database, event_id)
     assert violations(database) == []
     assert_every_job_is_answered(settings, database, commands)

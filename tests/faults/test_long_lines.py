@@ -13,17 +13,14 @@ from shared.domain import OutcomeCode
 from shared.line.producer import Submission
 from shared.settings import Settings
 from tests.builders import (
-    assert_books_balance,
     book,
     create_event,
-    outcomes_in_ledger,
     seed,
     submit,
     tamper,
-    violations,
 )
 from tests.faults.boundaries import FROM_MEMORY, LOOK, cut_at, no_action
-from tests.faults.checks import assert_every_job_is_answered, expire_claims
+from tests.faults.checks import assert_all_is_well, expire_claims
 from tests.faults.roads import run_worker, run_worker_until_killed
 
 USERS, COMMANDS, TICKETS = 9, 24, 14
@@ -64,18 +61,6 @@ def renewed(
     return renew
 
 
-def assert_all_is_well(
-    settings: Settings, database: Database, client: redis.Redis, event_id: str, commands: list[Submission]
-) -> None:
-    entries = outcomes_in_ledger(database, event_id)
-    assert [job_id for _, job_id, _ in entries] == [command.job_id for command in commands]
-    assert [outcome for _, _, outcome in entries] == EXPECTED
-    assert_books_balance(database, event_id)
-    assert violations(database) == []
-    assert_every_job_is_answered(settings, database, commands)
-    assert client.llen(f"onsale:order:{event_id}") == client.llen(f"rq:queue:event:{event_id}") == 0
-
-
 def test_a_worker_that_is_killed_in_a_long_line_is_made_up_for(
     settings: Settings,
     database: Database,
@@ -85,7 +70,7 @@ def test_a_worker_that_is_killed_in_a_long_line_is_made_up_for(
 ) -> None:
     event_id, commands = renewed()
     names = run_worker(settings, no_action)
-    assert_all_is_well(settings, database, redis_client, event_id, commands)
+    assert_all_is_well(settings, database, redis_client, event_id, commands, EXPECTED)
     assert {f"after {LOOK}", f"after {FROM_MEMORY}", "after complete"} <= set(names)
     for number in range(0, len(names), STEP):
         event_id, commands = renewed()
@@ -95,7 +80,7 @@ def test_a_worker_that_is_killed_in_a_long_line_is_made_up_for(
         assert process.exitcode == -9
         expire_claims(redis_client)
         run_worker(settings, no_action)
-        assert_all_is_well(settings, database, redis_client, event_id, commands)
+        assert_all_is_well(settings, database, redis_client, event_id, commands, EXPECTED)
 
 
 def test_a_worker_whose_connection_is_cut_in_a_long_line_goes_on(
@@ -111,4 +96,4 @@ def test_a_worker_whose_connection_is_cut_in_a_long_line_goes_on(
         run_worker(settings, cut_at(number))
         expire_claims(redis_client)
         run_worker(settings, no_action)
-        assert_all_is_well(settings, database, redis_client, event_id, commands)
+        assert_all_is_well(settings, database, redis_client, event_id, commands, EXPECTED)

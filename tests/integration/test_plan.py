@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from shared.domain import CancelBooking, OutcomeCode
 from shared.errors import StaleClaim
 from shared.identifiers import new_id
 from shared.line.codec import WaitingCommand
-from shared.metrics import BATCHES_REFUSED_AHEAD, BATCHES_WRITTEN_AHEAD
+from shared.metrics import BATCHES_REFUSED_AHEAD, BATCHES_WRITTEN_AHEAD, BATCHES_WRITTEN_FROM_MEMORY
 from shared.records import EventRecord
 from shared.settings import Settings
 from tests.builders import (
@@ -30,11 +30,14 @@ from tests.builders import (
     seed,
     submit,
     tamper,
+    violations,
     wait_until,
+    work_off,
 )
 from worker import stretch
 from worker.applied_batch import AppliedBatch
 from worker.batch import apply_to_database
+from worker.consume import Worker
 from worker.plan import Plan, plan_ahead
 from worker.stretch import DATABASE_CONNECTIONS_MAX
 
@@ -57,7 +60,7 @@ def applied(database: Database, event: EventRecord) -> AppliedBatch:
 def plan(
     database: Database, last: AppliedBatch, waiting: Sequence[WaitingCommand], token: int = TOKEN
 ) -> Plan:
-    made = plan_ahead(database, CLOCK, last, waiting, token)
+    made = plan_ahead(database, CLOCK, last.event, last.holdings, waiting, token)
     assert made is not None
     return made
 
@@ -150,13 +153,13 @@ def test_a_command_that_was_applied_before_is_not_applied_again(
 def test_what_must_be_read_in_its_turn_is_not_planned(
     database: Database, applied: AppliedBatch, waiting: list[WaitingCommand]
 ) -> None:
-    assert plan_ahead(database, CLOCK, applied, waiting, TOKEN) is None
+    assert plan_ahead(database, CLOCK, applied.event, {}, waiting, TOKEN) is None
 
 
 def test_nothing_is_planned_for_an_event_that_is_gone(database: Database, applied: AppliedBatch) -> None:
     tamper(database, f"UPDATE events SET archived_at = now() WHERE id = '{applied.event_id}'")
     gone = apply_to_database(database, CLOCK, applied.event_id, [booking(2, "bob")], TOKEN)
-    assert plan_ahead(database, CLOCK, gone, [booking(3, "bob")], TOKEN) is None
+    assert plan_ahead(database, CLOCK, gone.event, {}, [booking(3, "bob")], TOKEN) is None
 
 
 @pytest.fixture
@@ -169,27 +172,23 @@ def long_line(settings: Settings, database: Database) -> tuple[EventRecord, list
     return event, [command.job_id for command in commands]
 
 
-def work_off(settings: Settings, event: EventRecord, client: redis.Redis) -> None:
+@pytest.fixture
+def worker(settings: Settings) -> Iterator[Worker]:
+    """One that applies twelve commands at most in a batch."""
     database = Database(settings, connections_max=DATABASE_CONNECTIONS_MAX)
-    small = settings.model_copy(update={"batch_commands_max": 12})
-    worker = build_worker(small, database, name="planner")
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    wait_until(lambda: queue_length(client, event.id) == 0)
-    worker.stop()
-    thread.join()
+    yield build_worker(settings.model_copy(update={"batch_commands_max": 12}), database, name="planner")
     database.close()
 
 
 def test_a_long_line_is_decided_ahead_as_it_would_be_in_turn(
-    settings: Settings,
+    worker: Worker,
     database: Database,
     redis_client: redis.Redis,
     long_line: tuple[EventRecord, list[str]],
 ) -> None:
     event, job_ids = long_line
     written, refused = BATCHES_WRITTEN_AHEAD._value.get(), BATCHES_REFUSED_AHEAD._value.get()
-    work_off(settings, event, redis_client)
+    work_off(worker, redis_client, event.id)
     rows = outcomes_in_ledger(database, event.id)
     sold_out, over_limit = OutcomeCode.NOT_ENOUGH_TICKETS, OutcomeCode.USER_LIMIT_EXCEEDED
     # All forty have one after the first round, thirty have two after the second.
@@ -202,7 +201,7 @@ def test_a_long_line_is_decided_ahead_as_it_would_be_in_turn(
 
 
 def test_a_line_goes_on_in_order_behind_a_batch_that_was_not_written_as_planned(
-    settings: Settings,
+    worker: Worker,
     database: Database,
     redis_client: redis.Redis,
     long_line: tuple[EventRecord, list[str]],
@@ -220,8 +219,31 @@ def test_a_line_goes_on_in_order_behind_a_batch_that_was_not_written_as_planned(
         return planned[-1]
 
     monkeypatch.setattr(stretch, "plan_ahead", plan_and_rename)
-    work_off(settings, event, redis_client)
+    work_off(worker, redis_client, event.id)
     assert BATCHES_REFUSED_AHEAD._value.get() > refused
     assert len(planned) > 15
     assert [job_id for _, job_id, _ in outcomes_in_ledger(database, event.id)] == job_ids
     assert_books_balance(database, event.id)
+
+
+def test_nobody_is_refused_ahead_for_what_memory_does_not_know_of_them(
+    settings: Settings, worker: Worker, database: Database, redis_client: redis.Redis
+) -> None:
+    """The first batch of a line may be decided from memory, which knows only whom it has seen."""
+    event = create_event(database, total_tickets=100)
+    seed(settings, event)
+    submit(settings, [book(event.id, "ann")])
+    work_off(build_worker(settings, database, name="another"), redis_client, event.id)
+    from_memory = BATCHES_WRITTEN_FROM_MEMORY._value.get()
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    submit(settings, [book(event.id, "bob")])
+    wait_until(lambda: queue_length(redis_client, event.id) == 0)
+    others = [book(event.id, f"user{number}") for number in range(22)]
+    submit(settings, [book(event.id, "ann"), *others[:5], book(event.id, "ann", 2), *others[5:]])
+    wait_until(lambda: queue_length(redis_client, event.id) == 0)
+    worker.stop()
+    thread.join()
+    assert BATCHES_WRITTEN_FROM_MEMORY._value.get() > from_memory
+    # What a refusal says of what she holds is in the ledger, and is not what memory had thought.
+    assert violations(database) == []

@@ -29,6 +29,7 @@ from tests.builders import (
     seed,
     submit,
     wait_until,
+    work_off,
 )
 from tests.conftest import StartWorker
 
@@ -86,11 +87,7 @@ def claims_for_a_long_line(
     submit(settings, [book(event.id, f"user{i}") for i in range(200)])
     short = settings.model_copy(update={"batch_commands_max": 8, "stretch_seconds_max": 0.001})
     worker = build_worker(short, database, name="lone")
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    wait_until(lambda: queue_length(redis_client, event.id) == 0)
-    worker.stop()
-    thread.join()
+    work_off(worker, redis_client, event.id)
     assert applied(database, event) == 200
     return int(redis_client.hget(f"onsale:event:{event.id}", "token") or 0)
 
@@ -106,11 +103,7 @@ def test_a_stray_at_the_head_of_a_long_line_is_not_left_there_until_the_line_end
     redis_client.lrem(queue.key, 1, foreign.id)
     redis_client.linsert(queue.key, "BEFORE", commands[20].job_id, foreign.id)
     worker = build_worker(settings.model_copy(update={"batch_commands_max": 4}), database, name="tidy")
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    wait_until(lambda: queue_length(redis_client, event.id) == 0)
-    worker.stop()
-    thread.join()
+    work_off(worker, redis_client, event.id)
     last = Job.fetch(commands[-1].job_id, connection=redis_client, serializer=JSONSerializer)
     ends = [job.latest_result() for job in (foreign, last)]
     assert ends[0] is not None
