@@ -172,7 +172,17 @@ class Stack:
 @contextmanager
 def stack(directory: Path, **onsale: str) -> Iterator[Stack]:
     """Fresh servers with the schema, for the length of the block; `onsale` sets ONSALE_ variables."""
-    with PostgresServer(directory / "postgres") as postgres, ValkeyServer(directory / "valkey") as valkey:
+    with (
+        PostgresServer(directory / "postgres") as postgres,
+        stack_with(postgres, directory, **onsale) as built,
+    ):
+        yield built
+
+
+@contextmanager
+def stack_with(postgres: PostgresServer, directory: Path, **onsale: str) -> Iterator[Stack]:
+    """The same with a PostgreSQL that is there already, with what it holds."""
+    with ValkeyServer(directory / "valkey") as valkey:
         environment = {
             "DATABASE_URL": postgres.url,
             "REDIS_URL": valkey.url,
