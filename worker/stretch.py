@@ -18,6 +18,7 @@ from shared import limits
 from shared.clock import Clock
 from shared.database.engine import Database
 from shared.domain import JobStatus
+from shared.errors import DatabaseUnavailable, EventLocked
 from shared.line.codec import WaitingCommand
 from shared.line.consumer import Claim, Completion, Consumer, GiveBack, Peeked, job_words
 from shared.log import log_event
@@ -97,6 +98,7 @@ class Stretch:
         self._claim = claim
         self._began_at = context.clock.monotonic_seconds()
         self._batches = 0
+        self._may_plan = True
         self._in_hand: deque[Sequence[WaitingCommand]] = deque()
         self._writing: _Writing | None = None
         self._completing: Future[Peeked | None] | None = None
@@ -120,6 +122,7 @@ class Stretch:
                 peeked = self._work_off(peeked.commands)
         finally:
             self._wait_for_threads()
+            self._tell_of_the_last()
 
     def _work_off(self, commands: Sequence[WaitingCommand]) -> Peeked | None:
         """Apply these commands, and those behind them as long as the line is long; gives what comes next."""
@@ -146,6 +149,9 @@ class Stretch:
             if plan is None or applied.batch is not plan.batch:
                 # It is committed, and need not know all that its users hold: memory may have decided it.
                 next_plan = self._plan_next(applied.batch.event, {})
+            if self._context.stopping.is_set():
+                # What is being written is finished; the rest still waits.
+                self._in_hand.clear()
             writing = self._write_next(next_plan)
             completion = self._completion(applied)
             self._take_in_hand()
@@ -156,6 +162,7 @@ class Stretch:
 
     def _write_next(self, plan: Plan | None) -> _Writing | None:
         """Begin to write the next batch in hand, which may be planned; None if there is none."""
+        self._writing = None
         if not self._in_hand:
             return None
         commands = self._in_hand.popleft()
@@ -164,13 +171,24 @@ class Stretch:
         return self._writing
 
     def _plan_next(self, event: EventRecord | None, on_its_way: Mapping[str, int]) -> Plan | None:
-        """The next batch in hand as it follows one that leaves the event like this, if that can be said."""
-        if not self._in_hand:
+        """The next batch in hand as it follows one that leaves the event like this, if that can be said.
+
+        Where the database does not answer beside the batch that is being written, as when it has no second
+        connection for us, this stretch goes on without plans.
+        """
+        if not self._in_hand or not self._may_plan:
             return None
-        context = self._context
-        return plan_ahead(
-            context.database, context.clock, event, on_its_way, self._in_hand[0], self._claim.token
-        )
+        context, claim = self._context, self._claim
+        try:
+            return plan_ahead(
+                context.database, context.clock, event, on_its_way, self._in_hand[0], claim.token
+            )
+        except (DatabaseUnavailable, EventLocked) as error:
+            self._may_plan = False
+            log_event(
+                logger, logging.WARNING, "not decided ahead any more", event_id=claim.event_id, reason=error
+            )
+            return None
 
     def _take_in_hand(self) -> None:
         """Take over what the last completion has found behind what is in hand.
@@ -277,3 +295,8 @@ class Stretch:
         if self._completing is not None:
             begun.append(self._completing)
         wait(begun)
+
+    def _tell_of_the_last(self) -> None:
+        """Where something else ended the stretch, a batch may have been applied of which nothing was told."""
+        if self._writing is not None and self._writing.applied.exception() is None:
+            self._tell(self._writing.applied.result())

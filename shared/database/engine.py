@@ -29,7 +29,7 @@ from sqlalchemy.exc import (
 
 from shared.clock import SystemClock
 from shared.database.deadlines import Deadlines
-from shared.database.prepared import Prepared, Statement, prepare, run
+from shared.database.prepared import Prepared, Statement, prepare, prepare_no_more, run
 from shared.errors import DatabaseUnavailable, EventLocked, WriteRefused
 from shared.log import log_event
 from shared.metrics import DATABASE_ERRORS
@@ -185,6 +185,8 @@ class Database:
                 try:
                     if self._may_prepare:
                         prepare(connection, prepares)
+                    else:
+                        prepare_no_more(connection)
                     yield connection
                 except BaseException:
                     _roll_back(connection)

@@ -63,6 +63,11 @@ def prepare(connection: Connection, prepares: Sequence[Prepared]) -> None:
     connection.info[_IS_PREPARED] = True
 
 
+def prepare_no_more(connection: Connection) -> None:
+    """Send statements as text over this connection from now on, whatever the server keeps for it."""
+    connection.info.pop(_IS_PREPARED, None)
+
+
 def run(connection: Connection, statement: Statement) -> list[tuple[Any, ...]]:
     """Run it by the driver alone, without SQLAlchemy's own work; gives the rows of the last part.
 

@@ -283,6 +283,22 @@ def test_behind_a_pooler_what_was_prepared_may_be_gone(
     pooled.close()
 
 
+def test_behind_a_pooler_one_connection_finds_out_for_all(
+    settings: Settings, database: Database, event: EventRecord
+) -> None:
+    pooled = Database(settings, connections_max=2)
+    forget = Statement(["DEALLOCATE ALL"])
+    with (
+        pooled.transaction_from(forget, prepares=batches.PREPARED),
+        pooled.transaction_from(forget, prepares=batches.PREPARED),
+    ):
+        pass
+    with pytest.raises(DatabaseUnavailable):
+        apply(pooled, event, [booking(1)])
+    assert len(apply(pooled, event, [booking(1)]).entries) == 1
+    pooled.close()
+
+
 def test_a_plan_that_a_migration_has_spoilt_is_made_anew(
     settings: Settings, database: Database, event: EventRecord
 ) -> None:

@@ -1,0 +1,292 @@
+"""The work on a long line, of which three batches are in work at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from shared.database.engine import Database
+from shared.domain import OutcomeCode
+from shared.errors import DatabaseUnavailable, EventLocked, LineUnavailable, OnsaleError
+from shared.line.codec import cancel_payload
+from shared.line.consumer import Consumer, Peeked
+from shared.metrics import (
+    BATCHES_REFUSED_AHEAD,
+    BATCHES_WRITTEN_AHEAD,
+    BATCHES_WRITTEN_FROM_MEMORY,
+    COMMANDS_APPLIED,
+)
+from shared.records import EventRecord
+from shared.settings import Settings
+from tests.builders import (
+    assert_books_balance,
+    book,
+    build_worker,
+    create_event,
+    outcomes_in_ledger,
+    queue_length,
+    seed,
+    submission,
+    submit,
+    tamper,
+    violations,
+    wait_until,
+    work_off,
+)
+from worker import stretch
+from worker.consume import Worker
+from worker.plan import Plan, plan_ahead
+from worker.stretch import DATABASE_CONNECTIONS_MAX
+
+BATCH_COMMANDS_MAX = 12
+THIRD = 4
+"""The size of the first batches: the first look at a line is cut for three at once."""
+
+SOLD_OUT, OVER_LIMIT = OutcomeCode.NOT_ENOUGH_TICKETS, OutcomeCode.USER_LIMIT_EXCEEDED
+# All forty have one after the first round, thirty have two after the second.
+EXPECTED = [OutcomeCode.BOOKED] * 70 + [SOLD_OUT] * 10 + ([OVER_LIMIT] * 30 + [SOLD_OUT] * 10) * 4
+
+During = Callable[[int, Callable[[], None]], list[int]]
+
+
+@pytest.fixture
+def long_line(settings: Settings, database: Database) -> tuple[EventRecord, list[str]]:
+    """An event, and its line of 240 commands of forty users, who each ask six times for one ticket."""
+    event = create_event(database, total_tickets=70)
+    seed(settings, event)
+    commands = [book(event.id, f"user{number % 40}") for number in range(240)]
+    submit(settings, commands)
+    return event, [command.job_id for command in commands]
+
+
+@pytest.fixture
+def worker(settings: Settings) -> Iterator[Worker]:
+    """One that finds the line long."""
+    database = Database(settings, connections_max=DATABASE_CONNECTIONS_MAX)
+    few = settings.model_copy(update={"batch_commands_max": BATCH_COMMANDS_MAX})
+    yield build_worker(few, database, name="planner")
+    database.close()
+
+
+@pytest.fixture
+def during(monkeypatch: pytest.MonkeyPatch) -> During:
+    """Does something when a batch is decided ahead for the so many-th time; gives a list of all of them.
+
+    The batch before it is on its way then, and the one before that is being completed.
+    """
+
+    def arrange(number: int, act: Callable[[], None]) -> list[int]:
+        decided: list[int] = []
+
+        def act_and_plan(*arguments: Any) -> Plan | None:
+            decided.append(len(decided) + 1)
+            if decided[-1] == number:
+                act()
+            return plan_ahead(*arguments)
+
+        monkeypatch.setattr(stretch, "plan_ahead", act_and_plan)
+        return decided
+
+    return arrange
+
+
+def assert_applied(database: Database, event: EventRecord, job_ids: list[str]) -> None:
+    """All of the line, each once, in order, and as if one batch had followed the other."""
+    rows = outcomes_in_ledger(database, event.id)
+    assert [job_id for _, job_id, _ in rows] == job_ids
+    assert [code for _, _, code in rows] == EXPECTED
+    assert_books_balance(database, event.id)
+
+
+def test_a_long_line_is_decided_ahead_as_it_would_be_in_turn(
+    worker: Worker,
+    database: Database,
+    redis_client: redis.Redis,
+    long_line: tuple[EventRecord, list[str]],
+) -> None:
+    event, job_ids = long_line
+    written, refused = BATCHES_WRITTEN_AHEAD._value.get(), BATCHES_REFUSED_AHEAD._value.get()
+    work_off(worker, redis_client, event.id)
+    assert_applied(database, event, job_ids)
+    assert BATCHES_WRITTEN_AHEAD._value.get() >= written + 15
+    assert BATCHES_REFUSED_AHEAD._value.get() == refused
+
+
+def test_a_line_goes_on_in_order_behind_a_batch_that_was_not_written_as_planned(
+    worker: Worker,
+    database: Database,
+    redis_client: redis.Redis,
+    long_line: tuple[EventRecord, list[str]],
+    during: During,
+) -> None:
+    event, job_ids = long_line
+    refused = BATCHES_REFUSED_AHEAD._value.get()
+    decided = during(
+        5, lambda: tamper(database, f"UPDATE events SET name = 'Another' WHERE id = '{event.id}'")
+    )
+    work_off(worker, redis_client, event.id)
+    assert BATCHES_REFUSED_AHEAD._value.get() > refused
+    assert len(decided) > 15
+    assert_applied(database, event, job_ids)
+
+
+@pytest.mark.parametrize("error", [DatabaseUnavailable("no connection left"), EventLocked("a migration")])
+def test_where_nothing_can_be_read_beside_a_line_is_worked_off_in_turn(
+    worker: Worker,
+    database: Database,
+    redis_client: redis.Redis,
+    long_line: tuple[EventRecord, list[str]],
+    during: During,
+    caplog: pytest.LogCaptureFixture,
+    error: OnsaleError,
+) -> None:
+    event, job_ids = long_line
+
+    def fail() -> None:
+        raise error
+
+    decided = during(3, fail)
+    work_off(worker, redis_client, event.id)
+    assert len(decided) == 3
+    assert [message for message in caplog.messages if "interrupted" in message or "locked" in message] == []
+    assert caplog.messages.count("not decided ahead any more") == 1
+    assert_applied(database, event, job_ids)
+
+
+def test_a_worker_that_is_stopped_finishes_what_it_has_begun_and_leaves_the_rest(
+    settings: Settings,
+    worker: Worker,
+    database: Database,
+    redis_client: redis.Redis,
+    long_line: tuple[EventRecord, list[str]],
+    during: During,
+) -> None:
+    event, job_ids = long_line
+    begun = 5
+    during(begun, worker.stop)
+    worker.run()
+    applied = len(outcomes_in_ledger(database, event.id))
+    assert 0 < applied <= 3 * THIRD + (begun - 3) * BATCH_COMMANDS_MAX
+    assert queue_length(redis_client, event.id) == len(job_ids) - applied
+    work_off(build_worker(settings, database, name="another"), redis_client, event.id)
+    assert_applied(database, event, job_ids)
+
+
+def test_a_worker_whose_claim_another_has_taken_over_gives_up_all_that_it_has_in_hand(
+    worker: Worker,
+    database: Database,
+    redis_client: redis.Redis,
+    long_line: tuple[EventRecord, list[str]],
+    during: During,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The database has seen a later token; Redis has not, so the worker goes on with one later still."""
+    event, job_ids = long_line
+    during(
+        5,
+        lambda: tamper(
+            database, f"UPDATE events SET fencing_token = fencing_token + 9 WHERE id = '{event.id}'"
+        ),
+    )
+    work_off(worker, redis_client, event.id)
+    assert caplog.messages.count("stale claim given up") == 1
+    assert_applied(database, event, job_ids)
+
+
+def test_a_stray_before_a_long_line_is_put_aside(
+    worker: Worker,
+    database: Database,
+    redis_client: redis.Redis,
+    long_line: tuple[EventRecord, list[str]],
+    during: During,
+) -> None:
+    event, job_ids = long_line
+
+    def push_a_stray() -> None:
+        redis_client.lpush(f"rq:queue:event:{event.id}", "a-stray")
+
+    during(5, push_a_stray)
+    work_off(worker, redis_client, event.id)
+    assert "a-stray" not in redis_client.lrange(f"rq:queue:event:{event.id}", 0, -1)
+    assert_applied(database, event, job_ids)
+
+
+def test_a_batch_that_is_applied_while_the_line_does_not_answer_is_counted_once(
+    worker: Worker,
+    database: Database,
+    redis_client: redis.Redis,
+    long_line: tuple[EventRecord, list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    event, job_ids = long_line
+    before = commands_counted()
+    complete, completed = Consumer.complete, []
+
+    def complete_but_once(consumer: Consumer, *arguments: Any, **options: Any) -> Peeked | None:
+        completed.append(True)
+        if len(completed) == 4:
+            raise LineUnavailable("gone for a moment")
+        return complete(consumer, *arguments, **options)
+
+    monkeypatch.setattr(Consumer, "complete", complete_but_once)
+    work_off(worker, redis_client, event.id)
+    assert commands_counted() - before == len(job_ids)
+    assert_applied(database, event, job_ids)
+
+
+def commands_counted() -> float:
+    return sum(
+        sample.value
+        for metric in COMMANDS_APPLIED.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_total")
+    )
+
+
+def test_tickets_that_are_given_back_in_a_long_line_are_sold_to_who_comes_next(
+    settings: Settings, worker: Worker, database: Database, redis_client: redis.Redis
+) -> None:
+    event = create_event(database, total_tickets=40)
+    seed(settings, event)
+    first = [book(event.id, f"user{number}") for number in range(40)]
+    cancellations = [submission(event.id, cancel_payload(each.job_id)) for each in first[::2]]
+    later = [book(event.id, f"late{number}") for number in range(40)]
+    commands = [*first, *cancellations, *later]
+    submit(settings, commands)
+    work_off(worker, redis_client, event.id)
+    rows = outcomes_in_ledger(database, event.id)
+    assert [job_id for _, job_id, _ in rows] == [command.job_id for command in commands]
+    assert [code for _, _, code in rows] == [
+        *[OutcomeCode.BOOKED] * 40,
+        *[OutcomeCode.CANCELLED] * 20,
+        *[OutcomeCode.BOOKED] * 20,
+        *[SOLD_OUT] * 20,
+    ]
+    assert violations(database) == []
+
+
+def test_nobody_is_refused_ahead_for_what_memory_does_not_know_of_them(
+    settings: Settings, worker: Worker, database: Database, redis_client: redis.Redis
+) -> None:
+    """The first batch of a line may be decided from memory, which knows only whom it has seen."""
+    event = create_event(database, total_tickets=100)
+    seed(settings, event)
+    submit(settings, [book(event.id, "ann")])
+    work_off(build_worker(settings, database, name="another"), redis_client, event.id)
+    from_memory = BATCHES_WRITTEN_FROM_MEMORY._value.get()
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    submit(settings, [book(event.id, "bob")])
+    wait_until(lambda: queue_length(redis_client, event.id) == 0)
+    others = [book(event.id, f"user{number}") for number in range(22)]
+    submit(settings, [book(event.id, "ann"), *others[:5], book(event.id, "ann", 2), *others[5:]])
+    wait_until(lambda: queue_length(redis_client, event.id) == 0)
+    worker.stop()
+    thread.join()
+    assert BATCHES_WRITTEN_FROM_MEMORY._value.get() > from_memory
+    # What a refusal says of what she holds is in the ledger, and is not what memory had thought.
+    assert violations(database) == []
