@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.measures import accepts, drain, growth, hot_event, latency, memory, quiet, reads, scaling
+from bench.measures import accepts, drain, growth, hot_event, latency, memory, profiles, quiet, reads, scaling
 from bench.options import Options
 from bench.outcome import Outcome
 
@@ -37,6 +37,7 @@ MEASURES: dict[str, Measure] = {
     "growth": Measure(
         run=growth.run, seconds=lambda o: 500 + o.growth_rows / 50_000 + o.growth_line / 30_000
     ),
+    "profiles": Measure(run=profiles.run, seconds=lambda o: 65),
     "memory": Measure(run=memory.run, seconds=lambda o: 10 + o.memory_seconds),
 }
 

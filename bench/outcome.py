@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -26,7 +26,10 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The result of one measure. `plot` is drawn if it has bars; `unit` is theirs."""
+    """The result of one measure. `plot` is drawn if it has bars; `unit` is theirs.
+
+    `pictures` are further ones by name, as SVG, or empty where they were written by an earlier run.
+    """
 
     title: str
     explanation: str
@@ -36,3 +39,4 @@ class Outcome:
     figures: dict[str, object]
     plot: Sequence[Bar] = field(default_factory=tuple)
     unit: str = ""
+    pictures: Mapping[str, str] = field(default_factory=dict)

@@ -80,7 +80,12 @@ def as_json(record: Record) -> str:
     document = {
         **asdict(record.heading),
         "measures": {
-            name: {**asdict(entry.outcome), **asdict(entry.occasion)}
+            name: {
+                **asdict(entry.outcome),
+                # They have files of their own.
+                "pictures": list(entry.outcome.pictures),
+                **asdict(entry.occasion),
+            }
             for name, entry in record.entries.items()
         },
     }
@@ -119,4 +124,5 @@ def _outcome(measure: Mapping[str, Any]) -> Outcome:
         figures=measure["figures"],
         plot=[Bar(**bar) for bar in measure["plot"]],
         unit=measure["unit"],
+        pictures=dict.fromkeys(measure.get("pictures", ()), ""),
     )

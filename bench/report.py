@@ -37,6 +37,9 @@ def write(record: Record) -> None:
             (PLOTS / f"{name}.svg").write_text(
                 bar_plot(entry.outcome.title, entry.outcome.plot, entry.outcome.unit)
             )
+        for picture, svg in entry.outcome.pictures.items():
+            if svg:
+                (PLOTS / f"{picture}.svg").write_text(svg)
     before, begin, rest = PAGE.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -118,6 +121,7 @@ def _section(name: str, outcome: Outcome, said_first: str) -> str:
     parts = [f"### {outcome.title}", said_first + outcome.explanation]
     if outcome.plot:
         parts.append(f"![{outcome.title}](benchmarks/{name}.svg)")
+    parts += [f"![{outcome.title}: {picture}](benchmarks/{picture}.svg)" for picture in outcome.pictures]
     parts.append(_table(outcome.columns, outcome.rows))
     return "\n\n".join(parts)
 

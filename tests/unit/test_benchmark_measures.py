@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from bench.measures import accepts, memory
+from bench.measures import accepts, memory, profiles
 from bench.measures.memory import GIB, Flow, Sample
 from bench.options import Options
+from bench.processes import BenchmarkError
 
 LIVE_SECONDS = 90
 
@@ -59,3 +60,17 @@ def test_the_ratio_of_the_goal_is_that_of_the_table() -> None:
     assert outcome.figures["ratio_to_hello"] == 2.25
     assert outcome.goals[0].reached == "2.25 times"
     assert [row[2] for row in outcome.rows] == ["1.00", "2.25"]
+
+
+def test_what_a_function_takes_is_told_without_what_it_calls() -> None:
+    shares = profiles.own_shares(
+        "main (app.py:1);work (app.py:7) 30\nmain (app.py:1);work (app.py:7);wait (lib/io.py:3) 50\n"
+        "main (app.py:1);other (app.py:9);work (app.py:7) 20\n"
+    )
+    assert shares == {"work (app.py)": 0.5, "wait (lib/io.py)": 0.5}
+    assert profiles.largest({**shares, "wait (lib/io.py)": 0.6})[0] == ("wait (lib/io.py)", 0.6)
+
+
+def test_a_profile_of_nothing_is_none() -> None:
+    with pytest.raises(BenchmarkError, match="seen nothing"):
+        profiles.own_shares("")

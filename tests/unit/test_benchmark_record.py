@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -107,6 +108,23 @@ def test_the_page_begins_with_the_goals_and_the_heading() -> None:
     heading = "Measured 2026-11-25 19:34 UTC at commit aaaaaaa on 2 cores of Xeon, 23.5 GiB, Linux 6.18. "
     assert heading in page
     assert "\n\nAbout quiet.\n\n![quiet](benchmarks/quiet.svg)\n\n" in page
+
+
+def test_pictures_have_files_of_their_own_which_later_runs_leave_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "JSON_FILE", tmp_path / "benchmarks.json")
+    monkeypatch.setattr(report, "PAGE", tmp_path / "benchmarks.md")
+    monkeypatch.setattr(report, "PLOTS", tmp_path / "benchmarks")
+    report.PAGE.write_text(f"{report.BEGIN}\n{report.END}\n")
+    pictured = replace(outcome("quiet"), pictures={"profile-api": "<svg/>"})
+    report.write(merge(None, {"quiet": pictured}, FIRST, order=ORDER, is_full=True))
+    kept = report.read()
+    assert kept is not None
+    report.write(merge(kept, {"drain": outcome("drain")}, SECOND, order=ORDER, is_full=False))
+    assert (report.PLOTS / "profile-api.svg").read_text() == "<svg/>"
+    assert "<svg/>" not in report.JSON_FILE.read_text()
+    assert "](benchmarks/profile-api.svg)\n" in report.PAGE.read_text()
 
 
 @pytest.mark.parametrize(
