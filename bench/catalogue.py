@@ -35,9 +35,9 @@ MEASURES: dict[str, Measure] = {
     "scaling": Measure(run=scaling.run, seconds=lambda o: o.rounds * 3 * (10 + o.line / 5_000)),
     "quiet": Measure(run=quiet.run, seconds=lambda o: 45),
     "growth": Measure(
-        run=growth.run, seconds=lambda o: 500 + o.growth_rows / 50_000 + o.growth_line / 30_000
+        run=growth.run, seconds=lambda o: 620 + o.growth_rows / 50_000 + o.growth_line / 30_000
     ),
-    "profiles": Measure(run=profiles.run, seconds=lambda o: 65),
+    "profiles": Measure(run=profiles.run, seconds=lambda o: 95),
     "memory": Measure(run=memory.run, seconds=lambda o: 10 + o.memory_seconds),
 }
 

@@ -55,6 +55,12 @@ ENQUEUE_BESIDE_MAX = 4
 LONE_STRETCH_SECONDS_MAX = 5.0
 """How long a worker stays with an event while no other waits, before it looks after heartbeat and sweep."""
 
+PLAN_LOOK_SECONDS_MAX = 1.0
+"""How long a worker may read for a batch that it decides ahead: well under a lease."""
+
+PLANS_PAUSE_SECONDS = 30.0
+"""How long a worker decides nothing ahead after it could not read for it."""
+
 COMMANDS_FROM_MEMORY_MAX = 32
 """Commands of a batch that is remembered, and decided without reading; a larger one gains little by it."""
 

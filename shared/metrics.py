@@ -117,7 +117,7 @@ CLAIMS_GIVEN_UP = Counter(
 REDIS_ERRORS = Counter("onsale_redis_errors_total", "Calls of Redis that failed.", registry=_REGISTRY)
 DATABASE_ERRORS = Counter(
     "onsale_database_errors_total",
-    "Transactions that failed, by reason: unavailable, locked or refused (but not one decided from memory).",
+    "Transactions that failed, by reason: unavailable, locked or refused (but not one decided before).",
     ("reason",),
     registry=_REGISTRY,
 )

@@ -206,9 +206,11 @@ def work_off(worker: Worker, client: redis.Redis, event_id: str) -> None:
     """Let a worker run until RQ's list of an event is empty."""
     thread = threading.Thread(target=worker.run)
     thread.start()
-    wait_until(lambda: queue_length(client, event_id) == 0)
-    worker.stop()
-    thread.join()
+    try:
+        wait_until(lambda: queue_length(client, event_id) == 0)
+    finally:
+        worker.stop()
+        thread.join()
 
 
 def completion_of(batch: AppliedBatch) -> Completion:

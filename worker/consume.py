@@ -18,7 +18,7 @@ from shared.log import log_event
 from shared.settings import Settings
 from worker.memory import Memory
 from worker.phases import Phase, Phases
-from worker.stretch import BATCHES_BESIDE_MAX, Stretch, Tally, WorkerContext
+from worker.stretch import BATCHES_BESIDE_MAX, Planning, Stretch, Tally, WorkerContext
 from worker.watch import count_claim, count_given_up
 
 logger = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ class Worker:
             tracer=tracer,
             memory=Memory(),
             tally=self._tally,
+            planning=Planning(),
             beside=self._beside,
             stopping=self._stopping,
         )

@@ -65,14 +65,18 @@ def plan_ahead(
 
     Raises:
         EventLocked: the tables are locked for too long, as by a migration.
-        DatabaseUnavailable: PostgreSQL did not answer.
+        DatabaseUnavailable: PostgreSQL did not answer, or not soon enough.
     """
     if event is None or event.archived_at is not None or not _only_books_next(event, waiting, token):
         return None
     phases = Phases(clock)
     users = users_who_book(waiting)
     known = users & on_its_way.keys()
-    rows = database.look(batches.read_holdings(event.id, users - known), prepares=batches.PREPARED)
+    rows = database.look(
+        batches.read_holdings(event.id, users - known),
+        prepares=batches.PREPARED,
+        seconds_max=limits.PLAN_LOOK_SECONDS_MAX,
+    )
     holdings = batches.holdings_of(rows) | {user_id: on_its_way[user_id] for user_id in known}
     phases.end(Phase.PREFETCH)
     return _plan(clock, event, holdings, waiting, token, refuses=True)

@@ -53,6 +53,13 @@ class Tally:
     working_seconds: float = 0.0
 
 
+@dataclass(slots=True)
+class Planning:
+    """Whether batches are decided ahead: not before this moment, in monotonic seconds."""
+
+    resumes_at: float = -math.inf
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerContext:
     """What a worker works with.
@@ -67,6 +74,7 @@ class WorkerContext:
     tracer: Tracer | None
     memory: Memory
     tally: Tally
+    planning: Planning
     beside: Executor
     stopping: threading.Event
 
@@ -98,7 +106,6 @@ class Stretch:
         self._claim = claim
         self._began_at = context.clock.monotonic_seconds()
         self._batches = 0
-        self._may_plan = True
         self._in_hand: deque[Sequence[WaitingCommand]] = deque()
         self._writing: _Writing | None = None
         self._completing: Future[Peeked | None] | None = None
@@ -116,7 +123,7 @@ class Stretch:
             while peeked is not None:
                 if peeked.has_stray:
                     self._remove_strays()
-                if not peeked.commands:
+                if not peeked.commands or self._context.stopping.is_set():
                     consumer.release(claim.event_id, claim.token)
                     return
                 peeked = self._work_off(peeked.commands)
@@ -147,7 +154,7 @@ class Stretch:
             next_plan = None if plan is None else self._plan_next(plan.batch.event, plan.batch.holdings)
             applied = writing.applied.result()
             if plan is None or applied.batch is not plan.batch:
-                # It is committed, and need not know all that its users hold: memory may have decided it.
+                # It is committed, so all that users hold can be read. What it says of them may be a guess.
                 next_plan = self._plan_next(applied.batch.event, {})
             if self._context.stopping.is_set():
                 # What is being written is finished; the rest still waits.
@@ -173,20 +180,25 @@ class Stretch:
     def _plan_next(self, event: EventRecord | None, on_its_way: Mapping[str, int]) -> Plan | None:
         """The next batch in hand as it follows one that leaves the event like this, if that can be said.
 
-        Where the database does not answer beside the batch that is being written, as when it has no second
-        connection for us, this stretch goes on without plans.
+        Where the database does not answer, or not soon, as when it has no second connection for us, work goes
+        on without plans for a while.
         """
-        if not self._in_hand or not self._may_plan:
-            return None
         context, claim = self._context, self._claim
+        if not self._in_hand or context.clock.monotonic_seconds() < context.planning.resumes_at:
+            return None
         try:
             return plan_ahead(
                 context.database, context.clock, event, on_its_way, self._in_hand[0], claim.token
             )
         except (DatabaseUnavailable, EventLocked) as error:
-            self._may_plan = False
+            context.planning.resumes_at = context.clock.monotonic_seconds() + limits.PLANS_PAUSE_SECONDS
             log_event(
-                logger, logging.WARNING, "not decided ahead any more", event_id=claim.event_id, reason=error
+                logger,
+                logging.WARNING,
+                "deciding ahead paused",
+                event_id=claim.event_id,
+                reason=error,
+                pause_seconds=limits.PLANS_PAUSE_SECONDS,
             )
             return None
 
@@ -239,8 +251,10 @@ class Stretch:
         tracer, tally = self._context.tracer, self._context.tally
         if tracer is not None:
             tell_spans(tracer, applied.batch, started_at=applied.started_at, ended_at=applied.ended_at)
-        results = applied.batch.results
-        failed = sum(1 for _, result in results if result["status"] == JobStatus.FAILED)
+        recorded = applied.batch.recorded
+        # What was applied before was counted then.
+        results = [result for job_id, result in applied.batch.results if job_id not in recorded]
+        failed = sum(1 for result in results if result["status"] == JobStatus.FAILED)
         tally.applied += len(results) - failed
         tally.failed += failed
         tally.working_seconds += applied.seconds

@@ -34,10 +34,14 @@ def count_given_up(reason: str) -> None:
 
 
 def tell_batch(token: int, batch: AppliedBatch, *, ended_at: datetime) -> None:
-    """Count a batch that had been applied at this moment, and log it where somebody will look for it."""
-    metrics.BATCH_COMMANDS.observe(len(batch.waiting))
+    """Count a batch that had been applied at this moment, and log it where somebody will look for it.
+
+    One that had been applied before, whole, was counted then. It is logged again: perhaps nobody could.
+    """
     accepted_at = batch.waiting[0].accepted_at
-    if accepted_at is not None:
+    if batch.entries:
+        metrics.BATCH_COMMANDS.observe(len(batch.waiting))
+    if batch.entries and accepted_at is not None:
         metrics.BATCH_WAIT_SECONDS.observe(max(0.0, (ended_at - accepted_at).total_seconds()))
     for outcome, commands in batch.outcomes.items():
         metrics.OUTCOME_COUNTERS[outcome](commands)

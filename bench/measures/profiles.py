@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,9 @@ RECORD_SECONDS = 5
 WARM_UP_SECONDS = 2
 SAMPLES_PER_SECOND = 200
 PY_SPY_SECONDS_MAX = 60
+LINES = 3
+"""So many times the line that is drained otherwise, which is too short for this."""
+
 SHOWN = 8
 """So many functions of each process, those that take most by themselves."""
 
@@ -105,10 +109,14 @@ def _of_the_api(options: Options) -> Profile:
 def _of_a_worker(options: Options) -> Profile:
     def record(directory: Path, kind: str) -> str:
         with stack(directory) as onsale:
-            onsale.fill(onsale.make_event().id, new_users(options.line))
-            with onsale.worker():
+            event_id = onsale.make_event().id
+            onsale.fill(event_id, new_users(LINES * options.line))
+            with closing(onsale.line()) as client, onsale.worker():
                 time.sleep(WARM_UP_SECONDS)
-                return _recorded(onsale, "worker-1", kind)
+                recorded = _recorded(onsale, "worker-1", kind)
+                if onsale.applied(client, event_id) == LINES * options.line:
+                    raise BenchmarkError("the line was empty before the end of the profile")
+        return recorded
 
     return _profile(record)
 
@@ -136,6 +144,9 @@ def _recorded(onsale: Stack, name: str, kind: str) -> str:
         command, capture_output=True, text=True, timeout=PY_SPY_SECONDS_MAX, check=False
     )
     if finished.returncode != 0 or not output.exists():
-        raise BenchmarkError(f"py-spy failed:\n{finished.stdout}{finished.stderr}")
+        raise BenchmarkError(
+            "py-spy failed; to look into other processes it may need root, or kernel.yama.ptrace_scope=0:\n"
+            f"{finished.stdout}{finished.stderr}"
+        )
     onsale.check()
     return output.read_text()

@@ -162,26 +162,30 @@ class Database:
         ):
             run(connection, statement)
 
-    def look(self, statement: Statement, *, prepares: Sequence[Prepared]) -> list[tuple[Any, ...]]:
+    def look(
+        self, statement: Statement, *, prepares: Sequence[Prepared], seconds_max: float
+    ) -> list[tuple[Any, ...]]:
         """The rows of the last part, from what is committed, in one round trip; on such a connection too.
 
-        Raises: as `transaction`.
+        Raises: as `transaction`. `DatabaseUnavailable` also if it takes longer than so many seconds.
         """
         # The server makes a transaction of what comes in one request, so that the limits end with it.
         parts = [_BEGINNING, *statement.parts]
         looking = Statement(parts, {**self._usual_limits, **statement.parameters})
-        with _our_errors(), self._connection_by_hand([_BEGINNING, *prepares]) as connection:
+        with _our_errors(), self._connection_by_hand([_BEGINNING, *prepares], seconds_max) as connection:
             return run(connection, looking)
 
     @contextmanager
-    def _connection_by_hand(self, prepares: Sequence[Prepared]) -> Iterator[Connection]:
+    def _connection_by_hand(
+        self, prepares: Sequence[Prepared], seconds_max: float | None = None
+    ) -> Iterator[Connection]:
         """A connection for one transaction that the block begins and ends, kept for the next one."""
         try:
             connection = self._idle_by_hand.pop()
         except IndexError:
             connection = self.engine_by_hand.connect()
         try:
-            with self._deadlines.limit(connection, self._settings.transaction_seconds_max):
+            with self._deadlines.limit(connection, seconds_max or self._settings.transaction_seconds_max):
                 try:
                     if self._may_prepare:
                         prepare(connection, prepares)
