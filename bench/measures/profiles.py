@@ -136,17 +136,25 @@ def _recorded(onsale: Stack, name: str, kind: str) -> str:
     Raises:
         BenchmarkError: it may not look into other processes here, or the process has ended.
     """
-    output = onsale.directory / f"profile-{kind}"
-    command = [str(Path(sys.executable).with_name("py-spy")), "record", "--function"]
-    command += ["--pid", str(onsale.processes[name].pid), "--format", kind, "--output", str(output)]
+    output = f"profile-{kind}"
+    # The picture shows this command, in which nothing may be of this machine.
+    command = ["py-spy", "record", "--function"]
+    command += ["--pid", str(onsale.processes[name].pid), "--format", kind, "--output", output]
     command += ["--duration", str(RECORD_SECONDS), "--rate", str(SAMPLES_PER_SECOND)]
     finished = subprocess.run(
-        command, capture_output=True, text=True, timeout=PY_SPY_SECONDS_MAX, check=False
+        command,
+        executable=Path(sys.executable).with_name("py-spy"),
+        cwd=onsale.directory,
+        capture_output=True,
+        text=True,
+        timeout=PY_SPY_SECONDS_MAX,
+        check=False,
     )
-    if finished.returncode != 0 or not output.exists():
+    recorded = onsale.directory / output
+    if finished.returncode != 0 or not recorded.exists():
         raise BenchmarkError(
             "py-spy failed; to look into other processes it may need root, or kernel.yama.ptrace_scope=0:\n"
             f"{finished.stdout}{finished.stderr}"
         )
     onsale.check()
-    return output.read_text()
+    return recorded.read_text()
