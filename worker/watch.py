@@ -38,11 +38,11 @@ def tell_batch(token: int, batch: AppliedBatch, *, ended_at: datetime) -> None:
 
     One that had been applied before, whole, was counted then. It is logged again: perhaps nobody could.
     """
-    accepted_at = batch.waiting[0].accepted_at
     if batch.entries:
         metrics.BATCH_COMMANDS.observe(len(batch.waiting))
-    if batch.entries and accepted_at is not None:
-        metrics.BATCH_WAIT_SECONDS.observe(max(0.0, (ended_at - accepted_at).total_seconds()))
+        accepted_at = batch.waiting[0].accepted_at
+        if accepted_at is not None:
+            metrics.BATCH_WAIT_SECONDS.observe(max(0.0, (ended_at - accepted_at).total_seconds()))
     for outcome, commands in batch.outcomes.items():
         metrics.OUTCOME_COUNTERS[outcome](commands)
     _log_batch(token, batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -21,7 +22,6 @@ from shared.metrics import (
     BATCHES_WRITTEN_FROM_MEMORY,
     COMMANDS_APPLIED,
 )
-from shared.records import EventRecord
 from shared.settings import Settings
 from tests.builders import (
     assert_books_balance,
@@ -55,14 +55,48 @@ EXPECTED = [OutcomeCode.BOOKED] * 70 + [SOLD_OUT] * 10 + ([OVER_LIMIT] * 30 + [S
 During = Callable[[int, Callable[[], None]], list[int]]
 
 
-@pytest.fixture
-def long_line(settings: Settings, database: Database) -> tuple[EventRecord, list[str]]:
+@dataclass(frozen=True, kw_only=True)
+class LongLine:
     """An event, and its line of 240 commands of forty users, who each ask six times for one ticket."""
+
+    event_id: str
+    job_ids: list[str]
+    database: Database
+    client: redis.Redis
+
+    def work_off(self, worker: Worker) -> None:
+        work_off(worker, self.client, self.event_id)
+
+    def tamper(self, change: str) -> None:
+        """Change the event by hand."""
+        tamper(self.database, f"UPDATE events SET {change} WHERE id = '{self.event_id}'")
+
+    def applied(self) -> list[tuple[int, str, OutcomeCode]]:
+        return outcomes_in_ledger(self.database, self.event_id)
+
+    def waiting(self) -> int:
+        return queue_length(self.client, self.event_id)
+
+    def assert_applied(self) -> None:
+        """All of it, each command once, in order, and as if one batch had followed the other."""
+        rows = self.applied()
+        assert [job_id for _, job_id, _ in rows] == self.job_ids
+        assert [code for _, _, code in rows] == EXPECTED
+        assert_books_balance(self.database, self.event_id)
+
+
+@pytest.fixture
+def line(settings: Settings, database: Database, redis_client: redis.Redis) -> LongLine:
     event = create_event(database, total_tickets=70)
     seed(settings, event)
     commands = [book(event.id, f"user{number % 40}") for number in range(240)]
     submit(settings, commands)
-    return event, [command.job_id for command in commands]
+    return LongLine(
+        event_id=event.id,
+        job_ids=[command.job_id for command in commands],
+        database=database,
+        client=redis_client,
+    )
 
 
 @pytest.fixture
@@ -98,96 +132,71 @@ def during(monkeypatch: pytest.MonkeyPatch) -> During:
     return arrange
 
 
-def assert_applied(database: Database, event: EventRecord, job_ids: list[str]) -> None:
-    """All of the line, each once, in order, and as if one batch had followed the other."""
-    rows = outcomes_in_ledger(database, event.id)
-    assert [job_id for _, job_id, _ in rows] == job_ids
-    assert [code for _, _, code in rows] == EXPECTED
-    assert_books_balance(database, event.id)
-
-
 def test_a_long_line_is_decided_ahead_as_it_would_be_in_turn(
     worker: Worker,
-    database: Database,
-    redis_client: redis.Redis,
-    long_line: tuple[EventRecord, list[str]],
+    line: LongLine,
 ) -> None:
-    event, job_ids = long_line
     written, refused = BATCHES_WRITTEN_AHEAD._value.get(), BATCHES_REFUSED_AHEAD._value.get()
-    work_off(worker, redis_client, event.id)
-    assert_applied(database, event, job_ids)
+    line.work_off(worker)
+    line.assert_applied()
     assert BATCHES_WRITTEN_AHEAD._value.get() >= written + 15
     assert BATCHES_REFUSED_AHEAD._value.get() == refused
 
 
 def test_a_line_goes_on_in_order_behind_a_batch_that_was_not_written_as_planned(
     worker: Worker,
-    database: Database,
-    redis_client: redis.Redis,
-    long_line: tuple[EventRecord, list[str]],
+    line: LongLine,
     during: During,
 ) -> None:
-    event, job_ids = long_line
     refused = BATCHES_REFUSED_AHEAD._value.get()
-    decided = during(
-        5, lambda: tamper(database, f"UPDATE events SET name = 'Another' WHERE id = '{event.id}'")
-    )
-    work_off(worker, redis_client, event.id)
+    decided = during(5, lambda: line.tamper("name = 'Another'"))
+    line.work_off(worker)
     assert BATCHES_REFUSED_AHEAD._value.get() > refused
     assert len(decided) > 15
-    assert_applied(database, event, job_ids)
+    line.assert_applied()
 
 
 @pytest.mark.parametrize("error", [DatabaseUnavailable("no connection left"), EventLocked("a migration")])
 def test_where_nothing_can_be_read_beside_a_line_is_worked_off_in_turn(
     worker: Worker,
-    database: Database,
-    redis_client: redis.Redis,
-    long_line: tuple[EventRecord, list[str]],
+    line: LongLine,
     during: During,
     caplog: pytest.LogCaptureFixture,
     error: OnsaleError,
 ) -> None:
-    event, job_ids = long_line
-
     def fail() -> None:
         raise error
 
     decided = during(3, fail)
-    work_off(worker, redis_client, event.id)
+    line.work_off(worker)
     assert len(decided) == 3
     assert [message for message in caplog.messages if "interrupted" in message or "locked" in message] == []
     assert caplog.messages.count("deciding ahead paused") == 1
-    assert_applied(database, event, job_ids)
+    line.assert_applied()
 
 
 def test_a_worker_that_is_stopped_finishes_what_it_has_begun_and_leaves_the_rest(
     settings: Settings,
     worker: Worker,
-    database: Database,
-    redis_client: redis.Redis,
-    long_line: tuple[EventRecord, list[str]],
+    line: LongLine,
     during: During,
 ) -> None:
-    event, job_ids = long_line
     begun = 5
     during(begun, worker.stop)
     worker.run()
-    applied = len(outcomes_in_ledger(database, event.id))
+    applied = len(line.applied())
     assert applied == 3 * THIRD + (begun - 3) * BATCH_COMMANDS_MAX
-    assert queue_length(redis_client, event.id) == len(job_ids) - applied
-    work_off(build_worker(settings, database, name="another"), redis_client, event.id)
-    assert_applied(database, event, job_ids)
+    assert line.waiting() == len(line.job_ids) - applied
+    line.work_off(build_worker(settings, line.database, name="another"))
+    line.assert_applied()
 
 
 def test_a_worker_that_is_stopped_while_it_claims_an_event_gives_it_back_at_once(
+    settings: Settings,
     worker: Worker,
-    database: Database,
-    redis_client: redis.Redis,
-    long_line: tuple[EventRecord, list[str]],
+    line: LongLine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    event, job_ids = long_line
     claim = Consumer.claim
 
     def claim_and_stop(consumer: Consumer) -> Claim | None:
@@ -196,11 +205,11 @@ def test_a_worker_that_is_stopped_while_it_claims_an_event_gives_it_back_at_once
 
     monkeypatch.setattr(Consumer, "claim", claim_and_stop)
     worker.run()
-    assert outcomes_in_ledger(database, event.id) == []
-    assert queue_length(redis_client, event.id) == len(job_ids)
+    assert line.applied() == []
+    assert line.waiting() == len(line.job_ids)
     monkeypatch.undo()
-    work_off(build_worker(worker._context.settings, database, name="another"), redis_client, event.id)
-    assert_applied(database, event, job_ids)
+    line.work_off(build_worker(settings, line.database, name="another"))
+    line.assert_applied()
 
 
 def test_what_is_read_ahead_takes_no_longer_than_it_may(settings: Settings) -> None:
@@ -213,52 +222,40 @@ def test_what_is_read_ahead_takes_no_longer_than_it_may(settings: Settings) -> N
 
 def test_a_worker_whose_claim_another_has_taken_over_gives_up_all_that_it_has_in_hand(
     worker: Worker,
-    database: Database,
-    redis_client: redis.Redis,
-    long_line: tuple[EventRecord, list[str]],
+    line: LongLine,
     during: During,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The database has seen a later token; Redis has not, so the worker goes on with one later still."""
-    event, job_ids = long_line
     during(
         5,
-        lambda: tamper(
-            database, f"UPDATE events SET fencing_token = fencing_token + 9 WHERE id = '{event.id}'"
-        ),
+        lambda: line.tamper("fencing_token = fencing_token + 9"),
     )
-    work_off(worker, redis_client, event.id)
+    line.work_off(worker)
     assert caplog.messages.count("stale claim given up") == 1
-    assert_applied(database, event, job_ids)
+    line.assert_applied()
 
 
 def test_a_stray_before_a_long_line_is_put_aside(
     worker: Worker,
-    database: Database,
-    redis_client: redis.Redis,
-    long_line: tuple[EventRecord, list[str]],
+    line: LongLine,
     during: During,
 ) -> None:
-    event, job_ids = long_line
-
     def push_a_stray() -> None:
-        redis_client.hset("rq:job:a-stray", mapping={"status": "queued", "origin": f"event:{event.id}"})
-        redis_client.lpush(f"rq:queue:event:{event.id}", "a-stray")
+        line.client.hset("rq:job:a-stray", mapping={"status": "queued", "origin": f"event:{line.event_id}"})
+        line.client.lpush(f"rq:queue:event:{line.event_id}", "a-stray")
 
     during(5, push_a_stray)
-    work_off(worker, redis_client, event.id)
-    assert redis_client.zscore(f"rq:failed:event:{event.id}", "a-stray") is not None
-    assert_applied(database, event, job_ids)
+    line.work_off(worker)
+    assert line.client.zscore(f"rq:failed:event:{line.event_id}", "a-stray") is not None
+    line.assert_applied()
 
 
 def test_a_batch_that_is_applied_while_the_line_does_not_answer_is_counted_once(
     worker: Worker,
-    database: Database,
-    redis_client: redis.Redis,
-    long_line: tuple[EventRecord, list[str]],
+    line: LongLine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    event, job_ids = long_line
     before = commands_counted()
     complete, completed = Consumer.complete, []
 
@@ -269,10 +266,10 @@ def test_a_batch_that_is_applied_while_the_line_does_not_answer_is_counted_once(
         return complete(consumer, *arguments, **options)
 
     monkeypatch.setattr(Consumer, "complete", complete_but_once)
-    work_off(worker, redis_client, event.id)
+    line.work_off(worker)
     tally = worker._context.tally
-    assert commands_counted() - before == tally.applied + tally.failed == len(job_ids)
-    assert_applied(database, event, job_ids)
+    assert commands_counted() - before == tally.applied + tally.failed == len(line.job_ids)
+    line.assert_applied()
 
 
 def commands_counted() -> float:
