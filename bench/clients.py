@@ -21,11 +21,22 @@ HUNG_UP = "the server has hung up"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the server said. `retry_after_seconds` is 0 where it didn't say; what is no JSON gives None."""
+    """What the server said; its head in small letters. It is read when somebody asks what it says."""
 
     status: int
-    document: Any
-    retry_after_seconds: float
+    head: bytes
+    content: bytes
+
+    @property
+    def document(self) -> Any:
+        """The content as JSON; None if it is none."""
+        return json.loads(self.content) if b"json" in _header(self.head, b"content-type") else None
+
+    @property
+    def retry_after_seconds(self) -> float:
+        """When to try again; 0 where the server didn't say."""
+        retry_after = _header(self.head, b"retry-after")
+        return float(retry_after) if retry_after.isdigit() else 0.0
 
 
 class Client(asyncio.Protocol):
@@ -113,12 +124,7 @@ def _whole_answer(received: bytes) -> Answer | None:
         return None
     if missing < 0:
         raise ValueError(f"{-missing} bytes more than an answer")
-    retry_after = _header(head, b"retry-after")
-    return Answer(
-        status=int(head[9:12]),
-        document=json.loads(content) if b"json" in _header(head, b"content-type") else None,
-        retry_after_seconds=float(retry_after) if retry_after.isdigit() else 0.0,
-    )
+    return Answer(status=int(head[9:12]), head=head, content=content)
 
 
 def _header(head: bytes, name: bytes) -> bytes:
