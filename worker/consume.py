@@ -74,6 +74,7 @@ class Worker:
         self._next_sweep_at = 0.0
         self._pause_seconds = _PAUSE_SECONDS_MIN
         self._turned_at = clock.monotonic_seconds()
+        self._has_looked = False
 
     def is_turning(self) -> bool:
         """Whether it has begun a round lately. For other threads."""
@@ -139,12 +140,21 @@ class Worker:
             raise
 
     def _next_claim(self) -> Claim | None:
-        """A claim on an event that needs a consumer now, or on one that comes to need one during the wait."""
+        """A claim on an event that needs a consumer now, or on one that comes to need one during the wait.
+
+        A wait ends with a look at what needs a consumer, so that one after the other needs none in between.
+        """
+        claim = None if self._has_looked else self._claim_now()
+        if claim is None:
+            claim = self._sleeper.wait(self._consumer)
+        self._has_looked = claim is None
+        return claim
+
+    def _claim_now(self) -> Claim | None:
         phases = Phases(self._clock)
         claim = self._consumer.claim()
-        if claim is None:
-            return self._sleeper.wait(self._consumer)
-        phases.end(Phase.CLAIM)
+        if claim is not None:
+            phases.end(Phase.CLAIM)
         return claim
 
     def _look_after_the_rest(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -309,6 +310,17 @@ class Stretch:
         if self._completing is not None:
             begun.append(self._completing)
         wait(begun)
+        raised = sys.exception()
+        for error in (each.exception() for each in begun):
+            # One error ends the stretch and is logged by who called; another would be told by nobody.
+            if error is not None and error is not raised:
+                log_event(
+                    logger,
+                    logging.WARNING,
+                    "another batch in work failed too",
+                    event_id=self._claim.event_id,
+                    reason=error,
+                )
 
     def _tell_of_the_last(self) -> None:
         """Where something else ended the stretch, a batch may have been applied of which nothing was told."""

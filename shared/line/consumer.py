@@ -125,8 +125,8 @@ class Consumer:
             if isinstance(found, list):
                 return _claim(found)
             if isinstance(found, NoScriptError):
-                # Redis was started anew; the next claim loads the script.
-                return None
+                # Redis was started anew, and has forgotten the script.
+                return self.claim()
             for answer in (found, woken):
                 if isinstance(answer, Exception):
                     raise answer

@@ -40,6 +40,8 @@ from tests.builders import (
 )
 from tests.conftest import IDLE_SECONDS_MAX
 from worker import stretch
+from worker.applied_batch import AppliedBatch
+from worker.batch import apply_to_database
 from worker.consume import Worker
 from worker.plan import Plan, plan_ahead
 from worker.stretch import DATABASE_CONNECTIONS_MAX
@@ -269,6 +271,39 @@ def test_a_batch_that_is_applied_while_the_line_does_not_answer_is_counted_once(
     line.work_off(worker)
     tally = worker._context.tally
     assert commands_counted() - before == tally.applied + tally.failed == len(line.job_ids)
+    line.assert_applied()
+
+
+def test_where_two_batches_in_work_fail_both_errors_are_logged(
+    worker: Worker,
+    line: LongLine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """While the fifth batch is written the one before it is completed."""
+    complete, failed = Consumer.complete, threading.Event()
+    written, completed = [], []
+
+    def complete_but_once(consumer: Consumer, *arguments: Any, **options: Any) -> Peeked | None:
+        completed.append(True)
+        if len(completed) == 4:
+            failed.set()
+            raise LineUnavailable("the line is gone")
+        return complete(consumer, *arguments, **options)
+
+    def apply_but_once(*arguments: Any) -> AppliedBatch:
+        written.append(True)
+        if len(written) == 5:
+            assert failed.wait(IDLE_SECONDS_MAX)
+            raise DatabaseUnavailable("so is the database")
+        return apply_to_database(*arguments)
+
+    monkeypatch.setattr(Consumer, "complete", complete_but_once)
+    monkeypatch.setattr(stretch, "apply_to_database", apply_but_once)
+    line.work_off(worker)
+    reasons = {record.getMessage(): str(vars(record)["fields"].get("reason")) for record in caplog.records}
+    assert reasons["work interrupted, trying again"] == "so is the database"
+    assert reasons["another batch in work failed too"] == "the line is gone"
     line.assert_applied()
 
 

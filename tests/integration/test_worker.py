@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 import redis
@@ -16,6 +17,7 @@ from shared import limits
 from shared.database.engine import Database
 from shared.domain import OutcomeCode
 from shared.errors import LineUnavailable
+from shared.line.consumer import Claim, Consumer
 from shared.line.presence import is_worker_alive_on_this_host, worker_name_of_this_host
 from shared.records import EventRecord
 from shared.settings import Settings
@@ -90,6 +92,38 @@ def claims_for_a_long_line(
     work_off(worker, redis_client, event.id)
     assert applied(database, event) == 200
     return int(redis_client.hget(f"onsale:event:{event.id}", "token") or 0)
+
+
+def test_an_idle_worker_looks_around_once_with_each_wait(
+    settings: Settings,
+    database: Database,
+    event: EventRecord,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each look wakes the worker and Redis, which is most of what an idle system costs."""
+    claim, claim_when_woken = Consumer.claim, Consumer.claim_when_woken
+    looks: list[str] = []
+
+    def claim_and_note(consumer: Consumer) -> Claim | None:
+        looks.append("at once")
+        return claim(consumer)
+
+    def wait_and_note(consumer: Consumer, *arguments: Any, **options: Any) -> Claim | None:
+        looks.append("after a wait")
+        return claim_when_woken(consumer, *arguments, **options)
+
+    monkeypatch.setattr(Consumer, "claim", claim_and_note)
+    monkeypatch.setattr(Consumer, "claim_when_woken", wait_and_note)
+    impatient = settings.model_copy(update={"idle_wait_seconds": 0.1})
+    worker = build_worker(impatient, database, name="idle")
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    wait_until(lambda: len(looks) >= 4)
+    assert looks[:4] == ["at once", *["after a wait"] * 3]
+    submit(settings, [book(event.id, "ann")])
+    wait_until(lambda: applied(database, event) == 1 and looks[-2:] == ["at once", "after a wait"])
+    worker.stop()
+    thread.join()
 
 
 def test_a_stray_at_the_head_of_a_long_line_is_not_left_there_until_the_line_ends(
