@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from bench.options import Options, scratch
 from bench.outcome import Goal, Outcome
-from bench.stack import stack, used_between
+from bench.stack import Stack, stack, used_between
+from bench.targets import serve
 
 EVENTS = 10_000
 WORKERS = 4
@@ -15,27 +17,45 @@ SECONDS = 20
 SHARE_OF_A_CORE = 0.02
 
 
+HELLO = "FastAPI hello world, for comparison"
+HELLO_APPLICATION = "bench.peers.hello:app"
+
+
 def run(options: Options, say: Callable[[str], None]) -> Outcome:
     """Count the processor time of every process for a while."""
     events = EVENTS if options.rounds > 1 else EVENTS // 10
-    with scratch() as directory, stack(directory) as onsale:
+    with scratch() as directory, stack(directory) as onsale, ExitStack() as beside:
         onsale.make_quiet_events(events)
         onsale.start_api()
         for number in range(1, WORKERS + 1):
             onsale.start_worker(f"worker-{number}")
+        _start_hello_world(onsale, beside)
         time.sleep(5)
         before = onsale.processor_seconds()
         time.sleep(SECONDS)
         used = used_between(before, onsale.processor_seconds())
         onsale.check()
     shares = {name: seconds / SECONDS for name, seconds in used.items()}
+    of_hello = shares.pop(HELLO)
     total = sum(shares.values())
-    say(f"  {total:.1%} of a core: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
+    say(
+        f"  {total:.1%} of a core: "
+        + ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+        + f"; {HELLO}: {of_hello:.1%}"
+    )
     return Outcome(
         title="Idle",
-        explanation=f"{events:,} open events that nobody asks for, {WORKERS} workers, for {SECONDS} s.",
+        explanation=(
+            f"{events:,} open events that nobody asks for, {WORKERS} workers, for {SECONDS} s. All of it is"
+            " waking up, of which the cost is the machine's; so beside it stands an idle FastAPI application"
+            " that does nothing, which wakes ten times a second as the API does."
+        ),
         columns=("", "share of a core"),
-        rows=[*((name, f"{share:.2%}") for name, share in shares.items()), ("in all", f"{total:.2%}")],
+        rows=[
+            *((name, f"{share:.2%}") for name, share in shares.items()),
+            ("in all", f"{total:.2%}"),
+            (HELLO, f"{of_hello:.2%}"),
+        ],
         goals=[
             Goal(
                 asked=f"≤ {SHARE_OF_A_CORE:.0%} of a core in all",
@@ -49,5 +69,13 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
             "seconds": SECONDS,
             "share_of_a_core": shares,
             "share_of_a_core_in_all": total,
+            "share_of_a_core_hello_world": of_hello,
         },
     )
+
+
+def _start_hello_world(onsale: Stack, beside: ExitStack) -> None:
+    directory = onsale.directory / "hello"
+    directory.mkdir()
+    _, processes = serve(beside, HELLO_APPLICATION, {}, directory)
+    onsale.processes[HELLO] = processes["api"]
