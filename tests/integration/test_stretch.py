@@ -259,15 +259,7 @@ def test_a_batch_that_is_applied_while_the_line_does_not_answer_is_counted_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = commands_counted()
-    complete, completed = Consumer.complete, []
-
-    def complete_but_once(consumer: Consumer, *arguments: Any, **options: Any) -> Peeked | None:
-        completed.append(True)
-        if len(completed) == 4:
-            raise LineUnavailable("gone for a moment")
-        return complete(consumer, *arguments, **options)
-
-    monkeypatch.setattr(Consumer, "complete", complete_but_once)
+    fail_completion(monkeypatch, 4)
     line.work_off(worker)
     tally = worker._context.tally
     assert commands_counted() - before == tally.applied + tally.failed == len(line.job_ids)
@@ -281,15 +273,7 @@ def test_where_two_batches_in_work_fail_both_errors_are_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """While the fifth batch is written the one before it is completed."""
-    complete, failed = Consumer.complete, threading.Event()
-    written, completed = [], []
-
-    def complete_but_once(consumer: Consumer, *arguments: Any, **options: Any) -> Peeked | None:
-        completed.append(True)
-        if len(completed) == 4:
-            failed.set()
-            raise LineUnavailable("the line is gone")
-        return complete(consumer, *arguments, **options)
+    failed, written = fail_completion(monkeypatch, 4), []
 
     def apply_but_once(*arguments: Any) -> AppliedBatch:
         written.append(True)
@@ -298,13 +282,27 @@ def test_where_two_batches_in_work_fail_both_errors_are_logged(
             raise DatabaseUnavailable("so is the database")
         return apply_to_database(*arguments)
 
-    monkeypatch.setattr(Consumer, "complete", complete_but_once)
     monkeypatch.setattr(stretch, "apply_to_database", apply_but_once)
     line.work_off(worker)
     reasons = {record.getMessage(): str(vars(record)["fields"].get("reason")) for record in caplog.records}
     assert reasons["work interrupted, trying again"] == "so is the database"
     assert reasons["another batch in work failed too"] == "the line is gone"
     line.assert_applied()
+
+
+def fail_completion(monkeypatch: pytest.MonkeyPatch, number: int) -> threading.Event:
+    """Have Redis away at the so many-th completion; gives what is set from then on."""
+    complete, completed, failed = Consumer.complete, [], threading.Event()
+
+    def complete_but_once(consumer: Consumer, *arguments: Any, **options: Any) -> Peeked | None:
+        completed.append(True)
+        if len(completed) == number:
+            failed.set()
+            raise LineUnavailable("the line is gone")
+        return complete(consumer, *arguments, **options)
+
+    monkeypatch.setattr(Consumer, "complete", complete_but_once)
+    return failed
 
 
 def commands_counted() -> float:
