@@ -102,7 +102,7 @@ class Stack:
         assert self.postgres.pid is not None
         assert self.valkey.pid is not None
         pids |= {"PostgreSQL": self.postgres.pid, "Valkey": self.valkey.pid}
-        return {name: _processor_seconds(pid) for name, pid in pids.items()}
+        return {name: seconds_used(pid) for name, pid in pids.items()}
 
     def make_event(self, *, total_tickets: int = TICKETS) -> EventRecord:
         """An event that PostgreSQL and Redis know."""
@@ -235,7 +235,8 @@ def booking(event_id: str, user_id: str) -> Submission:
     return Submission(job_id=new_id(), event_id=event_id, payload=book_payload(user_id, 1))
 
 
-def _processor_seconds(pid: int) -> float:
+def seconds_used(pid: int) -> float:
+    """User and system time of a process since its start, with its children's."""
     process = psutil.Process(pid)
     seconds = 0.0
     # What children have used that have ended counts with their parent, which is therefore asked last.

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.options import scratch
 from bench.processes import Process, await_http, check_alive, free_port, run_to_end, running
 from local.servers import PostgresServer
 
@@ -17,6 +18,7 @@ ONSALE_OPTIONS = ["--http", "api.http_protocol:HttpProtocol"]
 """As `make up` and the image start it."""
 
 ATOMIC_UPDATE = "bench.peers.atomic_update:app"
+HELLO_WORLD = "bench.peers.hello:app"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,14 @@ def synchronous_peer(
             has_ledger=False,
             check=lambda: check_alive(processes, directory),
         )
+
+
+@contextmanager
+def plain_peer(application: str) -> Iterator[tuple[str, Process]]:
+    """A peer that has nothing behind it: its URL and its process, for the length of the block."""
+    with scratch() as directory, ExitStack() as exits:
+        base_url, processes = serve(exits, application, {}, directory)
+        yield base_url, processes["api"]
 
 
 def migrate_database(environment: Mapping[str, str], directory: Path) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 
 from bench.load import book_for
 from bench.options import Options, scratch
 from bench.outcome import Bar, Goal, Outcome
 from bench.processes import BenchmarkError
 from bench.stack import Stack, stack
-from bench.targets import serve
+from bench.targets import HELLO_WORLD, plain_peer
 from shared.line.keys import ORDER
 
 HELLO, BARE, OURS = "FastAPI hello world", "bare ASGI", "Onsale"
@@ -22,13 +21,13 @@ HELLO_EVENT = "01a206d1-0000-7000-8000-000000000000"
 
 def run(options: Options, say: Callable[[str], None]) -> Outcome:
     """All in turn, so often as there are rounds. With one round only the hello world is put beside ours."""
-    peers = {HELLO: "bench.peers.hello:app"}
+    peers = {HELLO: HELLO_WORLD}
     if options.rounds > 1:
         peers[BARE] = "bench.peers.bare:app"
     figures: dict[str, list[float]] = {name: [] for name in (*peers, OURS)}
     for number in range(1, options.rounds + 1):
         for name, application in peers.items():
-            with _peer(application) as base_url:
+            with plain_peer(application) as (base_url, _):
                 figures[name].append(_accepts(base_url, HELLO_EVENT, options)[0])
         with scratch() as directory, stack(directory) as onsale:
             onsale.start_api()
@@ -93,10 +92,3 @@ def _check_line(onsale: Stack, event_id: str, told: int, *, unread: int) -> None
     client.close()
     if not told <= waiting <= told + unread:
         raise BenchmarkError(f"WRONG RESULT: {told} commands were accepted, {waiting} are in line")
-
-
-@contextmanager
-def _peer(application: str) -> Iterator[str]:
-    with scratch() as directory, ExitStack() as exits:
-        base_url, _ = serve(exits, application, {}, directory)
-        yield base_url

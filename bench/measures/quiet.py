@@ -4,39 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 
 from bench.options import Options, scratch
 from bench.outcome import Goal, Outcome
-from bench.stack import Stack, stack, used_between
-from bench.targets import serve
+from bench.stack import seconds_used, stack, used_between
+from bench.targets import HELLO_WORLD, plain_peer
 
 EVENTS = 10_000
 WORKERS = 4
 SECONDS = 20
 SHARE_OF_A_CORE = 0.02
-
-
 HELLO = "FastAPI hello world, for comparison"
-HELLO_APPLICATION = "bench.peers.hello:app"
 
 
 def run(options: Options, say: Callable[[str], None]) -> Outcome:
     """Count the processor time of every process for a while."""
     events = EVENTS if options.rounds > 1 else EVENTS // 10
-    with scratch() as directory, stack(directory) as onsale, ExitStack() as beside:
+    with scratch() as directory, stack(directory) as onsale, plain_peer(HELLO_WORLD) as (_, hello):
         onsale.make_quiet_events(events)
         onsale.start_api()
         for number in range(1, WORKERS + 1):
             onsale.start_worker(f"worker-{number}")
-        _start_hello_world(onsale, beside)
         time.sleep(5)
-        before = onsale.processor_seconds()
+        before, before_of_hello = onsale.processor_seconds(), seconds_used(hello.pid)
         time.sleep(SECONDS)
         used = used_between(before, onsale.processor_seconds())
+        of_hello = (seconds_used(hello.pid) - before_of_hello) / SECONDS
         onsale.check()
     shares = {name: seconds / SECONDS for name, seconds in used.items()}
-    of_hello = shares.pop(HELLO)
     total = sum(shares.values())
     say(
         f"  {total:.1%} of a core: "
@@ -73,10 +68,3 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
             "share_of_a_core_hello_world": of_hello,
         },
     )
-
-
-def _start_hello_world(onsale: Stack, beside: ExitStack) -> None:
-    directory = onsale.directory / "hello"
-    directory.mkdir()
-    _, processes = serve(beside, HELLO_APPLICATION, {}, directory)
-    onsale.processes[HELLO] = processes["api"]
