@@ -79,6 +79,9 @@ WAITAOF_SHARE = 0.75
 WAKE_TOKENS_MAX = 1_000
 """Length of the list on which idle workers block; a token more would wake nobody who sleeps."""
 
+WAKE_ONE_TTL_SECONDS = 60
+"""How long a token for one worker stays that no longer waits."""
+
 RESULT_STREAM_LENGTH_MAX = 10
 """Entries in the result stream of one job, the same as RQ's own."""
 

@@ -114,8 +114,9 @@ class Settings(BaseSettings):
         ),
     ] = 5.0
     idle_wait_seconds: Annotated[
-        float, Field(ge=0.1, le=10, description="how long an idle worker blocks before it looks around")
-    ] = 1.0
+        float,
+        Field(ge=0.1, le=10, description="the longest that an idle worker blocks before it looks around"),
+    ] = 5.0
     sweep_seconds: Annotated[
         float, Field(ge=1, le=3600, description="how often one worker looks for stranded or finished lines")
     ] = 10.0
@@ -210,6 +211,9 @@ class Settings(BaseSettings):
     webhooks_attempt_seconds_max: Annotated[
         float, Field(ge=0.1, le=60, description="the longest that one attempt to deliver a message may take")
     ] = 10.0
+    webhooks_look_seconds: Annotated[
+        float, Field(ge=0.1, le=10, description="how soon it is seen that there is something to tell")
+    ] = 1.0
     webhooks_threads: Annotated[
         int, Field(ge=1, le=100, description="targets that one process delivers to at once, slow ones beside")
     ] = 8

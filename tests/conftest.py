@@ -75,6 +75,7 @@ def settings(migrated_url: str, valkey: ValkeyServer) -> Settings:
         redis_url=valkey.url,
         lease_seconds=1.0,
         idle_wait_seconds=0.1,
+        webhooks_look_seconds=0.1,
         sweep_seconds=1.0,
     )
 

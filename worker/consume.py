@@ -86,6 +86,7 @@ class Worker:
 
     def run(self) -> None:
         """Work until `stop` is called. Servers that are away are waited for; anything else is raised."""
+        threading.Thread(target=self._end_wait_at_stop, name="end-wait", daemon=True).start()
         while not self._stopping.is_set():
             self._turned_at = self._clock.monotonic_seconds()
             try:
@@ -102,6 +103,14 @@ class Worker:
                 self._stopping.wait(self._pause_seconds)
                 self._pause_seconds = min(self._pause_seconds * 2, _PAUSE_SECONDS_MAX)
         self._leave()
+
+    def _end_wait_at_stop(self) -> None:
+        """A stop need not wait until an idle worker looks around. A signal's handler must not ask Redis."""
+        self._stopping.wait()
+        try:
+            self._consumer.end_wait()
+        except LineUnavailable as error:
+            log_event(logger, logging.WARNING, "the wait for work is not cut short", reason=error)
 
     def _turn(self) -> None:
         self._look_after_the_rest()

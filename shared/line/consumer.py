@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ import orjson
 import redis
 from redis.exceptions import NoScriptError
 
+from shared import limits
 from shared.clock import format_time
 from shared.domain import JobStatus
 from shared.line import keys
@@ -101,7 +103,9 @@ class Consumer:
         self._link = BlockingLink(client)
         self._settings = settings
         self._worker_name = worker_name
+        self._wake_key = keys.WAKE_ONE + worker_name
         self._lease_ms = int(settings.lease_seconds * 1000)
+        self._quiet_seconds = math.inf
 
     def claim(self) -> Claim | None:
         """Claim the event that needs a consumer most, or None if none does.
@@ -109,28 +113,46 @@ class Consumer:
         An event whose consumer's claim has passed its limit comes first.
         """
         with line_errors():
-            return _claim(self._link.call(ScriptName.CLAIM, *self._claim_arguments()))
+            return self._found(self._link.call(ScriptName.CLAIM, *self._claim_arguments()))
 
     def claim_when_woken(self, sleeper: redis.Redis, *, seconds_max: float) -> Claim | None:
         """Wait until an event needs a consumer, at the latest for so long, and claim as `claim` does.
 
-        Both are one request, so that the claim costs no round trip after the wait. `sleeper` is a client of
-        its own for this, whose time limit allows for the wait.
+        The wait is as long as nothing needs a look: until somebody is woken, or what was seen at the last one
+        is due, and no longer than a claim lasts that was made meanwhile. Both are one request, so that the
+        claim costs no round trip after the wait. `sleeper` is a client of its own for this, whose time limit
+        allows for the wait.
         """
+        seconds = min(seconds_max, self._settings.lease_seconds, self._quiet_seconds)
         with line_errors():
             pipeline = sleeper.pipeline(transaction=False)
-            pipeline.blpop([keys.WAKE], timeout=seconds_max)
+            pipeline.blpop([self._wake_key, keys.WAKE], timeout=seconds)
             pipeline.evalsha(script_digest(ScriptName.CLAIM), 0, *self._claim_arguments())
             woken, found = pipeline.execute(raise_on_error=False)
-            if isinstance(found, list):
-                return _claim(found)
             if isinstance(found, NoScriptError):
                 # Redis was started anew, and has forgotten the script.
                 return self.claim()
-            for answer in (found, woken):
-                if isinstance(answer, Exception):
-                    raise answer
-            return None
+            if isinstance(found, Exception):
+                raise found
+            claim = self._found(found)
+            if claim is None and isinstance(woken, Exception):
+                raise woken
+            return claim
+
+    def end_wait(self) -> None:
+        """End this worker's wait, or its next one if it does not wait now. For other threads."""
+        with line_errors():
+            pipeline = self._client.pipeline()
+            pipeline.rpush(self._wake_key, "1")
+            pipeline.expire(self._wake_key, limits.WAKE_ONE_TTL_SECONDS)
+            pipeline.execute()
+
+    def _found(self, found: Any) -> Claim | None:
+        """What the script of a claim answers, which is how long nothing will need one if nothing does."""
+        if isinstance(found, list):
+            return _claim(found)
+        self._quiet_seconds = math.inf if found is None else found / 1000
+        return None
 
     def _claim_arguments(self) -> list[Any]:
         return [self._worker_name, self._lease_ms, self._settings.batch_commands_max]
@@ -234,9 +256,7 @@ class Sleeper:
         return consumer.claim_when_woken(self._client, seconds_max=self._idle_wait_seconds)
 
 
-def _claim(found: Any) -> Claim | None:
-    if not found:
-        return None
+def _claim(found: list[Any]) -> Claim:
     event_id, token, taken_from, has_stray, commands = found
     return Claim(
         event_id=event_id.decode(),

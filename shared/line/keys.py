@@ -38,6 +38,9 @@ LEASED = "onsale:leased"
 WAKE = "onsale:wake"
 """List of tokens on which idle workers block."""
 
+WAKE_ONE = "onsale:wake:"
+"""List per worker, with expiry: a token that ends the wait of this one, so that it can stop."""
+
 REPLIES = "onsale:replies:"
 """Channel per API process: the results of the jobs that it waits for."""
 

@@ -120,7 +120,7 @@ class DeliveryLane:
         threads: int,
         deliver: Deliver,
     ) -> None:
-        """`client` is for this lane alone: its calls block for as long as the idle wait."""
+        """`client` is for this lane alone: its calls block for as long as it may take to look again."""
         self._clock = clock
         self._settings = settings
         self._worker = _worker(client, queue_name, worker_name, settings.worker_ttl_seconds, deliver)
@@ -150,7 +150,7 @@ class DeliveryLane:
         if self._defect is not None:
             raise self._defect
         self._heartbeat_if_due()
-        if not self._free.acquire(timeout=self._settings.idle_wait_seconds):
+        if not self._free.acquire(timeout=self._settings.webhooks_look_seconds):
             return
         job = None
         try:
@@ -162,12 +162,12 @@ class DeliveryLane:
                 self._free.release()
 
     def _take(self) -> Job | None:
-        """The next job, or None after the idle wait."""
+        """The next job, or None if there was none for a while."""
         worker = self._worker
         try:
             found = Queue.dequeue_any(
                 worker.queues,
-                self._settings.idle_wait_seconds,  # type: ignore[arg-type]
+                self._settings.webhooks_look_seconds,  # type: ignore[arg-type]
                 connection=worker.connection,
                 job_class=worker.job_class,
                 serializer=worker.serializer,

@@ -37,7 +37,7 @@ def run_webhooks_once(settings: Settings, action: Action) -> list[str]:
     clock = SystemClock()
     database = Database(settings, connections_max=1)
     watch_database(database, boundaries)
-    client = connect(settings, blocking_seconds=settings.idle_wait_seconds)
+    client = connect(settings, blocking_seconds=settings.webhooks_look_seconds)
     watch_redis(client, boundaries)
 
     def open_sender() -> WatchedSender:

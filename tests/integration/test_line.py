@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
@@ -17,11 +15,9 @@ from shared import limits
 from shared.clock import SystemClock
 from shared.database import statements
 from shared.database.engine import Database
-from shared.errors import EventNotFound, LineFull, LineUnavailable
+from shared.errors import EventNotFound, LineFull
 from shared.identifiers import new_id
-from shared.line import keys
-from shared.line.connections import connect
-from shared.line.consumer import NO_CLAIM, Consumer, GiveBack, Sleeper
+from shared.line.consumer import NO_CLAIM, Consumer, GiveBack
 from shared.line.producer import Acceptance, Producer
 from shared.records import EventRecord
 from shared.settings import Settings
@@ -34,12 +30,9 @@ from tests.builders import (
     queue_length,
     seed,
     submit,
-    wait_until,
     with_producer,
 )
 from worker.batch import apply_to_database
-
-LONG_SECONDS = 30.0
 
 
 @pytest.fixture
@@ -57,13 +50,6 @@ def consumer(settings: Settings, redis_client: redis.Redis) -> Consumer:
 @pytest.fixture
 def second(settings: Settings, redis_client: redis.Redis) -> Consumer:
     return Consumer(redis_client, settings, worker_name="second")
-
-
-@pytest.fixture
-def sleeper(settings: Settings) -> Iterator[Sleeper]:
-    client = connect(settings, blocking_seconds=settings.idle_wait_seconds)
-    yield Sleeper(client, idle_wait_seconds=settings.idle_wait_seconds)
-    client.close()
 
 
 def test_positions_are_given_in_order_without_gaps(settings: Settings, event: EventRecord) -> None:
@@ -183,52 +169,6 @@ def test_an_event_has_one_consumer_at_a_time(
     assert claim is not None
     assert claim.event_id == event.id
     assert second.claim() is None
-
-
-def test_a_worker_that_sleeps_wakes_with_a_claim(
-    settings: Settings, event: EventRecord, redis_client: redis.Redis, consumer: Consumer
-) -> None:
-    assert consumer.claim() is None
-    with ThreadPoolExecutor() as threads, connect(settings, blocking_seconds=LONG_SECONDS) as client:
-        claiming = threads.submit(Sleeper(client, idle_wait_seconds=LONG_SECONDS).wait, consumer)
-        wait_until(lambda: redis_client.info("clients")["blocked_clients"] == 1)
-        submit(settings, [book(event.id, "ann")])
-        claim = claiming.result()
-    assert claim is not None
-    assert claim.event_id == event.id
-    assert len(claim.peeked.commands) == 1
-
-
-def test_a_worker_that_sleeps_long_enough_looks_around(
-    settings: Settings, event: EventRecord, redis_client: redis.Redis, consumer: Consumer, sleeper: Sleeper
-) -> None:
-    assert consumer.claim() is None
-    assert sleeper.wait(consumer) is None
-    submit(settings, [book(event.id, "ann")])
-    redis_client.delete(keys.WAKE)
-    claim = sleeper.wait(consumer)
-    assert claim is not None
-    assert claim.event_id == event.id
-
-
-def test_a_sleeper_claims_also_where_redis_has_forgotten_how(
-    settings: Settings, event: EventRecord, redis_client: redis.Redis, consumer: Consumer, sleeper: Sleeper
-) -> None:
-    assert consumer.claim() is None
-    submit(settings, [book(event.id, "ann")])
-    redis_client.script_flush()
-    claim = sleeper.wait(consumer)
-    assert claim is not None
-    assert claim.event_id == event.id
-
-
-def test_a_sleep_that_redis_refuses_is_told(
-    event: EventRecord, redis_client: redis.Redis, consumer: Consumer, sleeper: Sleeper
-) -> None:
-    assert consumer.claim() is None
-    redis_client.set(keys.WAKE, "no list")
-    with pytest.raises(LineUnavailable, match="WRONGTYPE"):
-        sleeper.wait(consumer)
 
 
 def test_an_event_that_is_given_back_is_claimed_with_a_newer_token(

@@ -62,7 +62,7 @@ def environment(settings: Settings, project_root: Path) -> dict[str, str]:
         "REDIS_URL": settings.redis_url,
         "ONSALE_WEBHOOKS_ALLOW_PRIVATE": "true",
         "ONSALE_WEBHOOKS_ATTEMPT_SECONDS_MAX": "10",
-        "ONSALE_IDLE_WAIT_SECONDS": "0.1",
+        "ONSALE_WEBHOOKS_LOOK_SECONDS": "0.1",
         "PYTHONPATH": str(project_root),
     }
 

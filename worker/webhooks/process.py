@@ -58,7 +58,7 @@ class Teller:
         while not self._stopping.is_set():
             try:
                 self.turn()
-                self._stopping.wait(self._settings.idle_wait_seconds)
+                self._stopping.wait(self._settings.webhooks_look_seconds)
                 self._pause_seconds = _PAUSE_SECONDS_MIN
             except (TemporarilyUnavailable, EventLocked) as error:
                 log_event(logger, logging.WARNING, "webhooks interrupted, trying again", reason=error)
@@ -111,7 +111,7 @@ def run_webhooks(settings: Settings, clock: Clock, stopping: threading.Event) ->
 
 def _lane(settings: Settings, clock: Clock, deliverer: Deliverer, *, slow: bool) -> DeliveryLane:
     return DeliveryLane(
-        connect(settings, blocking_seconds=settings.idle_wait_seconds),
+        connect(settings, blocking_seconds=settings.webhooks_look_seconds),
         clock,
         settings,
         queue_name=SLOW_QUEUE_NAME if slow else QUEUE_NAME,

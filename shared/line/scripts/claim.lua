@@ -1,6 +1,6 @@
 -- Take the event that has waited longest for a consumer, for a limited time, with a new fencing token.
 -- ARGV: worker, lease_ms, batch_commands_max.
--- Gives false, or: event_id, token, the consumer it is taken over from or '', has_stray, commands.
+-- Gives how many ms nothing will need one, or false if that can't be told, or: event_id, token, the consumer it is taken over from or '', has_stray, commands.
 local worker, lease_ms, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
 
@@ -13,7 +13,7 @@ else
   event_id = ready_event(now)
 end
 if not event_id then
-  return false
+  return quiet_ms(now)
 end
 
 redis.call('ZREM', K.ready, event_id)

@@ -20,7 +20,7 @@ local function drain_rate(drained, draining_ms, moved)
 end
 
 -- Put an event on the index of those that need a consumer, unless one has it, and wake a sleeper.
--- One that is ready later wakes nobody: workers look around by themselves.
+-- One that is ready later wakes nobody: whoever looks before then learns when it is due.
 local function make_ready(event_id, delay_ms)
   if redis.call('ZSCORE', K.leased, event_id) then
     return
@@ -45,6 +45,17 @@ end
 local function ready_event(now)
   return first('ZRANGEBYSCORE', K.ready, '-inf', now, 'LIMIT', 0, 1)
     or first('ZRANGEBYSCORE', K.ready, '(' .. now + K.ready_delay_ms_max, '+inf', 'LIMIT', 0, 1)
+end
+
+local function first_score(key)
+  return tonumber(redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2])
+end
+
+-- How long nothing can need a consumer unless somebody is woken: until the first claim may lapse, or the first event
+-- that was put off is due. False where there is none of either.
+local function quiet_ms(now)
+  local due = math.min(first_score(K.leased) or math.huge, first_score(K.ready) or math.huge)
+  return due < math.huge and due - now
 end
 
 -- Whoever holds the newest token and has not given the event back is its consumer.
