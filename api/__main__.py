@@ -1,4 +1,7 @@
-"""`python -m api keys …`: make, list, rotate and revoke API keys."""
+"""The API's commands.
+
+`python -m api serve` serves, `python -m api keys …` makes, lists, rotates and revokes API keys.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,12 @@ from shared.database import api_keys, statements
 from shared.database.engine import Database
 from shared.errors import DatabaseUnavailable
 from shared.identifiers import canonical_id, new_id
+from shared.log import configure_logging
 from shared.settings import explain_settings_error, load_settings
+
+_GRACE_SECONDS = 30
+_GRACE_SECONDS_MAX = 3_600
+_PORT_MAX = 65_535
 
 
 class Refused(Exception):
@@ -31,6 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValidationError as error:
         print(explain_settings_error(error), file=sys.stderr)
         return 2
+    if parsed.topic == "serve":
+        from api.serve import serve
+
+        configure_logging(settings.log_format, settings.log_level)
+        return serve(parsed.host, parsed.port, grace_seconds=parsed.grace_seconds)
     database = Database(settings, connections_max=1)
     command: Callable[[Database, argparse.Namespace, datetime], str] = parsed.run
     try:
@@ -47,6 +60,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
     topics = parser.add_subparsers(dest="topic", required=True)
+
+    serving = topics.add_parser("serve", help="serve until SIGTERM")
+    serving.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
+    serving.add_argument("--port", type=_port, default=8000, help="8000, if not told")
+    serving.add_argument(
+        "--grace-seconds",
+        type=_grace_seconds,
+        default=_GRACE_SECONDS,
+        help=f"how long SIGTERM waits for what is being answered ({_GRACE_SECONDS})",
+    )
+
     commands = topics.add_parser("keys", help="API keys").add_subparsers(dest="command", required=True)
 
     create = commands.add_parser("create", help="make a key; its secret is shown this once")
@@ -169,6 +193,14 @@ def _days(text: str) -> int:
 
 def _hours(text: str) -> int:
     return 0 if text == "0" else _whole_number(text, limits.API_KEY_OVERLAP_HOURS_MAX)
+
+
+def _port(text: str) -> int:
+    return _whole_number(text, _PORT_MAX)
+
+
+def _grace_seconds(text: str) -> int:
+    return 0 if text == "0" else _whole_number(text, _GRACE_SECONDS_MAX)
 
 
 def _whole_number(text: str, largest: int) -> int:

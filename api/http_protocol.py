@@ -4,7 +4,8 @@ A booking is answered by the fast lane, before the application is entered. An an
 one write: uvicorn writes them one after the other, each a system call and a packet of its own, a tenth of the
 time of a submit. And what uvicorn leaves open is bounded: how long a request may take to arrive, how long its
 head may be, how many connections a process holds, how far a client may send ahead of the answers.
-Use it with `uvicorn --http api.http_protocol:HttpProtocol`; without it everything works, unbounded in these.
+`python -m api serve` uses it, and so does `uvicorn --http api.http_protocol:HttpProtocol`; without it
+everything works, unbounded in these.
 """
 
 from __future__ import annotations

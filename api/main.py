@@ -1,4 +1,7 @@
-"""The application: `uvicorn api.main:app`. Servers and clients are built when it starts, not at import."""
+"""The application, for `python -m api serve` and `uvicorn api.main:app`.
+
+Servers and clients are built when it starts, not at import.
+"""
 
 from __future__ import annotations
 

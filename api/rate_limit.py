@@ -86,6 +86,7 @@ class RateLimiter:
         self._present = _Span(-1)
         self._quotas: dict[str, int] = {}
         self._telling: asyncio.Task[None] | None = None
+        self._has_news = asyncio.Event()
 
     def admit(self, caller: str, quota: int) -> Standing:
         """Count a request of this caller, who may make `quota` of them in a window.
@@ -106,6 +107,7 @@ class RateLimiter:
             raise RateLimited(quota, seconds_until_room(used_earlier, used_now, quota, elapsed))
         count.here += 1
         self._quotas[caller] = quota
+        self._has_news.set()
         return Standing(
             quota=quota,
             remaining=quota - used - 1,
@@ -123,8 +125,10 @@ class RateLimiter:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._telling
 
-    async def tell(self) -> None:
+    async def tell(self) -> bool:
         """Tell Redis of the busy callers, and learn what they asked for elsewhere.
+
+        Gives whether there were any.
 
         Raises:
             LineUnavailable: Redis does not answer.
@@ -137,19 +141,26 @@ class RateLimiter:
         }
         chosen = dict(list(news.items())[: limits.RATE_TOLD_AT_ONCE_MAX])
         if not chosen:
-            return
+            return False
         totals = await self._tallies.add(span.number, chosen, ttl_seconds=2 * limits.RATE_WINDOW_SECONDS)
         for caller, total in totals.items():
             span.counts[caller].told += chosen[caller]
             span.counts[caller].everywhere = total
+        return True
 
     async def _keep_telling(self) -> None:
+        """Rests while nobody asks. Whoever one telling had no room for, or Redis no ear, is for the next."""
         while True:
+            await self._has_news.wait()
             await asyncio.sleep(limits.RATE_SYNC_SECONDS)
+            self._has_news.clear()
             try:
-                await self.tell()
+                has_more = await self.tell()
             except LineUnavailable as error:
+                has_more = True
                 log_event(logger, logging.WARNING, "callers are counted in this process alone", reason=error)
+            if has_more:
+                self._has_news.set()
 
     def _turn_to(self, number: int) -> None:
         """Begin a new span; of the one before only the busy callers are worth to remember."""

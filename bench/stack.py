@@ -15,7 +15,7 @@ import psutil
 from redis import Redis
 
 from bench.processes import Process, check_alive, running
-from bench.targets import ONSALE_OPTIONS, Target, migrate_database, serve
+from bench.targets import Target, migrate_database, serve
 from local.servers import PostgresServer, ValkeyServer
 from shared.clock import SystemClock
 from shared.database import statements
@@ -54,7 +54,7 @@ class Stack:
     def start_api(self) -> None:
         """Start an API process and wait until it answers."""
         self.base_url, processes = serve(
-            self._exits, "api.main:app", self.environment, self.directory, ONSALE_OPTIONS
+            self._exits, ["-m", "api", "serve"], self.environment, self.directory
         )
         self.processes |= processes
 

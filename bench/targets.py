@@ -14,9 +14,6 @@ from local.servers import PostgresServer
 
 MIGRATE_SECONDS_MAX = 60.0
 SYNCHRONOUS = "bench.peers.synchronous:app"
-ONSALE_OPTIONS = ["--http", "api.http_protocol:HttpProtocol"]
-"""As `make up` and the image start it."""
-
 ATOMIC_UPDATE = "bench.peers.atomic_update:app"
 HELLO_WORLD = "bench.peers.hello:app"
 
@@ -69,10 +66,9 @@ def synchronous_peer(
         }
         base_url, processes = serve(
             stack,
-            application,
+            [*uvicorn(application), "--workers", str(setting.processes)],
             environment,
             directory,
-            options=["--workers", str(setting.processes)],
         )
         yield Target(
             base_url=base_url,
@@ -87,7 +83,7 @@ def synchronous_peer(
 def plain_peer(application: str) -> Iterator[tuple[str, Process]]:
     """A peer that has nothing behind it: its URL and its process, for the length of the block."""
     with scratch() as directory, ExitStack() as exits:
-        base_url, processes = serve(exits, application, {}, directory)
+        base_url, processes = serve(exits, uvicorn(application), {}, directory)
         yield base_url, processes["api"]
 
 
@@ -97,17 +93,17 @@ def migrate_database(environment: Mapping[str, str], directory: Path) -> None:
     run_to_end(migrate, environment, directory / "migrate.log", MIGRATE_SECONDS_MAX)
 
 
+def uvicorn(application: str) -> list[str]:
+    """How an application is served by uvicorn, as Python's arguments."""
+    return ["-m", "uvicorn", application, "--no-access-log"]
+
+
 def serve(
-    stack: ExitStack,
-    application: str,
-    environment: Mapping[str, str],
-    directory: Path,
-    options: list[str] | None = None,
+    stack: ExitStack, arguments: list[str], environment: Mapping[str, str], directory: Path
 ) -> tuple[str, dict[str, Process]]:
     """Start an HTTP server and wait until it answers; its URL, and its process by name."""
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", application, "--no-access-log"]
-    command += ["--host", "127.0.0.1", "--port", str(port), *(options or [])]
+    command = [sys.executable, *arguments, "--host", "127.0.0.1", "--port", str(port)]
     log = directory / "api.log"
     process = stack.enter_context(running(command, environment, log))
     base_url = f"http://127.0.0.1:{port}"

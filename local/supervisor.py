@@ -166,9 +166,7 @@ class Supervisor:
 
     def _api(self) -> Program:
         settings = self._settings
-        command = [sys.executable, "-m", "uvicorn", "api.main:app", "--no-access-log", "--no-server-header"]
-        command += ["--http", "api.http_protocol:HttpProtocol"]
-        command += ["--timeout-graceful-shutdown", str(API_GRACE_SECONDS)]
+        command = [sys.executable, "-m", "api", "serve", "--grace-seconds", str(API_GRACE_SECONDS)]
         command += ["--host", settings.api_host, "--port", str(settings.api_port)]
         return self._program("API", command, role=API, seconds=API_STOP_SECONDS_MAX)
 

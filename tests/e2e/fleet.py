@@ -45,8 +45,7 @@ class Fleet:
 
     def start_api(self, port: int) -> Program:
         """An API process, ready to serve."""
-        http = ("--http", "api.http_protocol:HttpProtocol")
-        program = self._start(["-m", "uvicorn", "api.main:app", "--port", str(port), *http], API)
+        program = self._start(["-m", "api", "serve", "--port", str(port)], API)
         wait_until(lambda: is_ready(port))
         return program
 

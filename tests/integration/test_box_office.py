@@ -41,7 +41,7 @@ from tests.builders import (
     tamper,
     wait_until,
 )
-from tests.integration.test_stopping import uvicorn_process
+from tests.integration.test_stopping import SERVE, api_process
 from tests.serving import ONE_WRITE, Serving, serving, told
 
 QUICK: dict[str, Any] = {"stream_position_seconds": 0.05, "stream_heartbeat_seconds": 0.2}
@@ -433,7 +433,7 @@ def test_a_process_that_is_asked_to_end_closes_its_box_offices(
     settings: Settings, database: Database, redis_client: redis.Redis, project_root: Path
 ) -> None:
     event = on_sale(settings, database)
-    with uvicorn_process(settings, "auto", project_root) as (process, client):
+    with api_process(settings, SERVE, project_root) as (process, client):
         with client.stream("GET", path_of(event)) as answer:
             events = told(answer)
             assert next(events).name == "snapshot"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import redis
@@ -16,6 +17,7 @@ from shared.line.connections import connect_async
 from shared.line.tallies import Tallies
 from shared.settings import Settings
 
+PATIENCE_SECONDS = 30.0
 MINUTE = timedelta(seconds=limits.RATE_WINDOW_SECONDS)
 
 
@@ -141,3 +143,36 @@ def test_without_redis_each_process_counts_alone(settings: Settings, redis_clien
         assert admitted(limiter, "ann", 10, 20) == 4
 
     with_limiters(nowhere, use)
+
+
+def test_who_asks_is_told_by_itself_also_after_a_rest_and_after_a_failure(
+    settings: Settings, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at once are more than one telling takes."""
+    monkeypatch.setattr(limits, "RATE_SYNC_SECONDS", 0.01)
+    monkeypatch.setattr(limits, "RATE_TOLD_AT_ONCE_MAX", 1)
+    add, failures = Tallies.add, [LineUnavailable("Redis: away")]
+
+    async def fail_once(tallies: Tallies, *arguments: Any, **options: Any) -> dict[str, int]:
+        if failures:
+            raise failures.pop()
+        return await add(tallies, *arguments, **options)
+
+    monkeypatch.setattr(Tallies, "add", fail_once)
+
+    def told() -> list[dict[bytes, bytes]]:
+        return [redis_client.hgetall(key) for key in redis_client.keys("onsale:tally:*")]
+
+    async def use(limiter: RateLimiter, _: RateLimiter, clock: StoppedClock) -> None:
+        limiter.start()
+        for expected in ({b"ann": b"2", b"bob": b"2"}, {b"ann": b"4", b"bob": b"4"}):
+            assert admitted(limiter, "ann", 10, 2) == 2
+            assert admitted(limiter, "bob", 10, 2) == 2
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while told() != [expected]:
+                    await asyncio.sleep(0.01)
+            assert not failures
+            await asyncio.sleep(0.1)
+        await limiter.stop()
+
+    with_limiters(settings, use)

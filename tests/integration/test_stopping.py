@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,16 +19,19 @@ from local.servers import free_port
 from shared.database.engine import Database
 from shared.settings import Settings
 from tests.builders import create_event, own_client, wait_until
-from tests.serving import ONE_WRITE, told
+from tests.serving import told
+
+SERVE = ("api", "serve")
+UVICORN = ("uvicorn", "api.main:app", "--log-level", "warning")
 
 
 @contextmanager
-def uvicorn_process(
-    settings: Settings, http: str, root: Path, **more: str
+def api_process(
+    settings: Settings, served_by: Sequence[str], root: Path, **more: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
-    """The API as it is run in earnest."""
+    """The API as it is run in earnest, by itself or by uvicorn alone."""
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "api.main:app", "--port", str(port), "--http", http]
+    command = [sys.executable, "-m", *served_by, "--port", str(port)]
     environment = {
         **os.environ,
         "DATABASE_URL": settings.database_url,
@@ -37,9 +40,7 @@ def uvicorn_process(
         "ONSALE_LOG_LEVEL": "error",
         **more,
     }
-    process = subprocess.Popen(
-        [*command, "--log-level", "warning"], env=environment, cwd=root, stderr=subprocess.PIPE
-    )
+    process = subprocess.Popen(command, env=environment, cwd=root, stderr=subprocess.PIPE)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, verify=False) as client:
             wait_until(lambda: answers(client))
@@ -56,14 +57,14 @@ def answers(client: httpx.Client) -> bool:
         return False
 
 
-@pytest.mark.parametrize("http", ["auto", ONE_WRITE])
+@pytest.mark.parametrize("served_by", [UVICORN, SERVE])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_process_that_is_asked_to_end_keeps_nobody_waiting(
     settings: Settings,
     database: Database,
     redis_client: redis.Redis,
     project_root: Path,
-    http: str,
+    served_by: Sequence[str],
     number: signal.Signals,
 ) -> None:
     event = create_event(database)
@@ -73,7 +74,7 @@ def test_a_process_that_is_asked_to_end_keeps_nobody_waiting(
             booking = {"user_id": "ann", "ticket_count": 1}
             return own.post(f"/events/{event.id}/bookings", json=booking, headers=headers)
 
-    with uvicorn_process(settings, http, project_root) as (process, client), ThreadPoolExecutor(1) as pool:
+    with api_process(settings, served_by, project_root) as (process, client), ThreadPoolExecutor(1) as pool:
         job_id = book().json()["id"]
         with client.stream("GET", f"/jobs/{job_id}/events") as stream:
             events = told(stream)
@@ -92,7 +93,7 @@ def test_a_process_that_drains_is_not_ready_any_more_and_serves_on(
     settings: Settings, database: Database, redis_client: redis.Redis, project_root: Path
 ) -> None:
     event = create_event(database)
-    with uvicorn_process(settings, ONE_WRITE, project_root, ONSALE_DRAIN_SECONDS="300") as (process, client):
+    with api_process(settings, SERVE, project_root, ONSALE_DRAIN_SECONDS="300") as (process, client):
         assert client.get("/ready").status_code == 200
         process.send_signal(signal.SIGTERM)
         wait_until(lambda: client.get("/ready").status_code == 503)
@@ -106,6 +107,6 @@ def test_a_process_that_drains_is_not_ready_any_more_and_serves_on(
 def test_a_process_that_has_drained_ends(
     settings: Settings, database: Database, redis_client: redis.Redis, project_root: Path
 ) -> None:
-    with uvicorn_process(settings, ONE_WRITE, project_root, ONSALE_DRAIN_SECONDS="0.5") as (process, _):
+    with api_process(settings, SERVE, project_root, ONSALE_DRAIN_SECONDS="0.5") as (process, _):
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)

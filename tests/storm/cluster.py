@@ -229,8 +229,7 @@ class Cluster:
         return proxy
 
     def _api(self, port: int) -> Program:
-        http = ("--http", "api.http_protocol:HttpProtocol")
-        command = ["-m", "uvicorn", "api.main:app", "--no-access-log", "--port", str(port), *http]
+        command = ["-m", "api", "serve", "--port", str(port)]
         # One is enough: under libfaketime, threads that wait for Python's lock keep a core busy with it.
         is_stepped = port == self.api_ports[-1]
         return self._program(f"API {port}", command, ClockOf.API if is_stepped else None)
