@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import orjson
 import redis
-from redis.exceptions import NoScriptError
 
 from shared import limits
 from shared.clock import format_time
@@ -26,7 +25,7 @@ from shared.line.codec import (
 )
 from shared.line.connections import line_errors
 from shared.line.link import Words
-from shared.line.scripts import ScriptName, script_digest
+from shared.line.scripts import ScriptName
 from shared.records import EventView, JobResult
 from shared.settings import Settings
 
@@ -115,29 +114,18 @@ class Consumer:
         with line_errors():
             return self._found(self._link.call(ScriptName.CLAIM, *self._claim_arguments()))
 
-    def claim_when_woken(self, sleeper: redis.Redis, *, seconds_max: float) -> Claim | None:
+    def claim_when_woken(self, sleeper: BlockingLink, *, seconds_max: float) -> Claim | None:
         """Wait until an event needs a consumer, at the latest for so long, and claim as `claim` does.
 
         The wait is as long as nothing needs a look: until somebody is woken, or what was seen at the last one
         is due, and no longer than a claim lasts that was made meanwhile. Both are one request, so that the
-        claim costs no round trip after the wait. `sleeper` is a client of its own for this, whose time limit
+        claim costs no round trip after the wait. `sleeper` is a link of its own for this, whose time limit
         allows for the wait.
         """
         seconds = min(seconds_max, self._settings.lease_seconds, self._quiet_seconds)
+        wait = ("BLPOP", self._wake_key, keys.WAKE, seconds)
         with line_errors():
-            pipeline = sleeper.pipeline(transaction=False)
-            pipeline.blpop([self._wake_key, keys.WAKE], timeout=seconds)
-            pipeline.evalsha(script_digest(ScriptName.CLAIM), 0, *self._claim_arguments())
-            woken, found = pipeline.execute(raise_on_error=False)
-            if isinstance(found, NoScriptError):
-                # Redis was started anew, and has forgotten the script.
-                return self.claim()
-            if isinstance(found, Exception):
-                raise found
-            claim = self._found(found)
-            if claim is None and isinstance(woken, Exception):
-                raise woken
-            return claim
+            return self._found(sleeper.call_after(wait, ScriptName.CLAIM, *self._claim_arguments()))
 
     def end_wait(self) -> None:
         """End this worker's wait, or its next one if it does not wait now. For other threads."""
@@ -244,7 +232,7 @@ class Sleeper:
     """Blocks an idle worker until there is work. Has a client of its own, for its longer wait."""
 
     def __init__(self, client: redis.Redis, *, idle_wait_seconds: float) -> None:
-        self._client = client
+        self._link = BlockingLink(client)
         self._idle_wait_seconds = idle_wait_seconds
 
     def wait(self, consumer: Consumer) -> Claim | None:
@@ -253,7 +241,7 @@ class Sleeper:
         Raises:
             LineUnavailable: Redis does not answer.
         """
-        return consumer.claim_when_woken(self._client, seconds_max=self._idle_wait_seconds)
+        return consumer.claim_when_woken(self._link, seconds_max=self._idle_wait_seconds)
 
 
 def _claim(found: list[Any]) -> Claim:

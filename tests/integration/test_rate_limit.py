@@ -160,7 +160,7 @@ def test_who_asks_is_told_by_itself_also_after_a_rest_and_after_a_failure(
 
     monkeypatch.setattr(Tallies, "add", fail_once)
 
-    def told() -> list[dict[bytes, bytes]]:
+    def told() -> list[Any]:
         return [redis_client.hgetall(key) for key in redis_client.keys("onsale:tally:*")]
 
     async def use(limiter: RateLimiter, _: RateLimiter, clock: StoppedClock) -> None:

@@ -9,7 +9,7 @@ for _, key in ipairs(step[2]) do
   if string.sub(key, 1, #prefix) == prefix then
     local event_id = string.sub(key, #prefix + 1)
     local queue = K.queue_name_prefix .. event_id
-    if redis.call('LLEN', K.order .. event_id) > 0 or redis.call('LLEN', key) > 0 then
+    if redis.call('EXISTS', K.order .. event_id, key) > 0 then
       if not redis.call('ZSCORE', K.ready, event_id) and not redis.call('ZSCORE', K.leased, event_id) then
         make_ready(event_id, 0)
         made_ready = made_ready + 1
