@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     ] = 0.25
     linger_ms: Annotated[
         float, Field(ge=0, le=100, description="how long a busy line may grow before its next small batch")
-    ] = 8.0
+    ] = 2.0
     lease_seconds: Annotated[
         float,
         Field(
