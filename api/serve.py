@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
-from email.utils import formatdate
+from email.utils import format_datetime
 from types import FrameType
 
 import uvicorn
@@ -16,6 +15,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.server import ServerState
 
 from api.http_protocol import HttpProtocol
+from shared.clock import SystemClock
 
 
 class DatedState(ServerState):
@@ -23,15 +23,17 @@ class DatedState(ServerState):
 
     def __init__(self) -> None:
         super().__init__()
+        self._clock = SystemClock()
         self._second = -1
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]:
         """The headers that every answer has; the list is a new one with each second."""
-        second = int(time.time())
+        now = self._clock.now()
+        second = int(now.timestamp())
         if second != self._second:
             self._second = second
-            self._default_headers = [(b"date", formatdate(second, usegmt=True).encode())]
+            self._default_headers = [(b"date", format_datetime(now, usegmt=True).encode())]
         return self._default_headers
 
     @default_headers.setter

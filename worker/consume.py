@@ -75,6 +75,7 @@ class Worker:
         self._pause_seconds = _PAUSE_SECONDS_MIN
         self._turned_at = clock.monotonic_seconds()
         self._has_looked = False
+        self._is_waiting = False
 
     def is_turning(self) -> bool:
         """Whether it has begun a round lately. For other threads."""
@@ -86,7 +87,8 @@ class Worker:
 
     def run(self) -> None:
         """Work until `stop` is called. Servers that are away are waited for; anything else is raised."""
-        threading.Thread(target=self._end_wait_at_stop, name="end-wait", daemon=True).start()
+        ending_wait = threading.Thread(target=self._end_wait_at_stop, name="end-wait", daemon=True)
+        ending_wait.start()
         while not self._stopping.is_set():
             self._turned_at = self._clock.monotonic_seconds()
             try:
@@ -102,13 +104,15 @@ class Worker:
                 )
                 self._stopping.wait(self._pause_seconds)
                 self._pause_seconds = min(self._pause_seconds * 2, _PAUSE_SECONDS_MAX)
+        ending_wait.join()
         self._leave()
 
     def _end_wait_at_stop(self) -> None:
         """A stop need not wait until an idle worker looks around. A signal's handler must not ask Redis."""
         self._stopping.wait()
         try:
-            self._consumer.end_wait()
+            if self._is_waiting:
+                self._consumer.end_wait()
         except LineUnavailable as error:
             log_event(logger, logging.WARNING, "the wait for work is not cut short", reason=error)
 
@@ -155,9 +159,17 @@ class Worker:
         """
         claim = None if self._has_looked else self._claim_now()
         if claim is None:
-            claim = self._sleeper.wait(self._consumer)
+            claim = self._wait_for_claim()
         self._has_looked = claim is None
         return claim
+
+    def _wait_for_claim(self) -> Claim | None:
+        # In this order: who stops us either sees that we wait, or we see that we are to stop.
+        self._is_waiting = True
+        try:
+            return None if self._stopping.is_set() else self._sleeper.wait(self._consumer)
+        finally:
+            self._is_waiting = False
 
     def _claim_now(self) -> Claim | None:
         phases = Phases(self._clock)
