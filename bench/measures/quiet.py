@@ -44,7 +44,7 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
             f"{events:,} open events that nobody asks for, {WORKERS} workers, for {SECONDS} s."
             " Most of it is what it costs to wake up, which differs from machine to machine;"
             " so beside it stands an idle FastAPI application that does nothing,"
-            " and wakes ten times a second as the API does."
+            " whose server wakes ten times a second."
         ),
         columns=("", "share of a core"),
         rows=[

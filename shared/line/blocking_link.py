@@ -44,8 +44,8 @@ class BlockingLink:
     def call_after(self, wait: Words, script: ScriptName, *arguments: Any) -> Any:
         """The answer of a script that Redis runs when a blocking command has ended, both in one request.
 
-        What the blocking command answers is an error or of no interest. The script's answer counts also where
-        that is an error, for the script has run; if it gives nothing the error is raised.
+        Redis runs the script also where the blocking command ended with an error. So what the script gives
+        counts; only where it gives nothing is that error raised.
 
         Raises:
             RedisError, OSError: Redis does not answer, or an answer is an error.

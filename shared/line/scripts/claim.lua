@@ -1,6 +1,7 @@
 -- Take the event that has waited longest for a consumer, for a limited time, with a new fencing token.
 -- ARGV: worker, lease_ms, batch_commands_max.
--- Gives how many ms nothing will need one, or false if that can't be told, or: event_id, token, the consumer it is taken over from or '', has_stray, commands.
+-- Gives event_id, token, the consumer it is taken over from or '', has_stray, commands. If no event needs a consumer:
+-- for how many ms none will unless somebody is woken, or false if nothing tells.
 local worker, lease_ms, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
 
