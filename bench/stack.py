@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import TypeVar
 import psutil
 from redis import Redis
 
-from bench.processes import Process, check_alive, running
+from bench.processes import POLL_SECONDS, START_SECONDS_MAX, BenchmarkError, Process, check_alive, running
 from bench.targets import Target, migrate_database, serve
 from local.servers import PostgresServer, ValkeyServer
 from shared.clock import SystemClock
@@ -22,6 +23,7 @@ from shared.database import statements
 from shared.database.engine import Database
 from shared.domain import SaleTerms
 from shared.identifiers import new_id
+from shared.line import keys
 from shared.line.codec import book_payload
 from shared.line.connections import connect, connect_async
 from shared.line.producer import Producer, Submission
@@ -72,6 +74,21 @@ class Stack:
                 yield
             finally:
                 del self.processes[name]
+
+    def await_workers(self, count: int) -> None:
+        """Wait until so many workers have begun to work, as RQ's list of workers has it.
+
+        Raises:
+            BenchmarkError: a process has ended, or the time is up.
+        """
+        client = self.line()
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while client.scard(keys.RQ_WORKERS) < count:
+            self.check()
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"{count} workers did not begin within {START_SECONDS_MAX:.0f} s")
+            time.sleep(POLL_SECONDS)
+        client.close()
 
     def check(self) -> None:
         """Raise BenchmarkError if a process has ended."""

@@ -12,6 +12,7 @@ from bench.targets import HELLO_WORLD, plain_peer
 
 EVENTS = 10_000
 WORKERS = 4
+SETTLE_SECONDS = 5
 SECONDS = 20
 SHARE_OF_A_CORE = 0.02
 HELLO = "FastAPI hello world, for comparison"
@@ -25,7 +26,9 @@ def run(options: Options, say: Callable[[str], None]) -> Outcome:
         onsale.start_api()
         for number in range(1, WORKERS + 1):
             onsale.start_worker(f"worker-{number}")
-        time.sleep(5)
+        # A start costs more than a minute of rest.
+        onsale.await_workers(WORKERS)
+        time.sleep(SETTLE_SECONDS)
         before, before_of_hello = onsale.processor_seconds(), seconds_used(hello.pid)
         time.sleep(SECONDS)
         used = used_between(before, onsale.processor_seconds())
