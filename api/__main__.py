@@ -192,7 +192,7 @@ def _days(text: str) -> int:
 
 
 def _hours(text: str) -> int:
-    return 0 if text == "0" else _whole_number(text, limits.API_KEY_OVERLAP_HOURS_MAX)
+    return _whole_number_or_zero(text, limits.API_KEY_OVERLAP_HOURS_MAX)
 
 
 def _port(text: str) -> int:
@@ -200,7 +200,11 @@ def _port(text: str) -> int:
 
 
 def _grace_seconds(text: str) -> int:
-    return 0 if text == "0" else _whole_number(text, _GRACE_SECONDS_MAX)
+    return _whole_number_or_zero(text, _GRACE_SECONDS_MAX)
+
+
+def _whole_number_or_zero(text: str, largest: int) -> int:
+    return 0 if text == "0" else _whole_number(text, largest)
 
 
 def _whole_number(text: str, largest: int) -> int:
