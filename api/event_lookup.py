@@ -11,7 +11,7 @@ from shared import limits
 from shared.database import statements
 from shared.database.engine import Database
 from shared.errors import DatabaseUnavailable, EventArchived, OnsaleError
-from shared.gathering import Gatherer
+from shared.gathering import Gatherer, InTasks
 from shared.identifiers import canonical_id
 from shared.line.producer import Producer
 from shared.records import EventRecord
@@ -36,7 +36,7 @@ class EventLookup:
         self._database = database
         self._producer = producer
         self._lookups: Gatherer[str, EventRecord | None] = Gatherer(
-            self._find,
+            InTasks(self._find, ended=DatabaseUnavailable("the process ends")),
             group_max=limits.LOOKUP_BATCH_MAX,
             waiting_max=limits.LOOKUPS_WAITING_MAX,
             too_many=DatabaseUnavailable("too many lookups wait for PostgreSQL"),

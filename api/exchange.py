@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from fastapi import Response
@@ -17,7 +18,6 @@ from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
 from api.one_write import OneWrite
 from api.problems import internal_error, problem_response
-from api.wait import HangUps
 
 logger = logging.getLogger(__name__)
 
@@ -25,20 +25,22 @@ logger = logging.getLogger(__name__)
 class Exchange:
     """What the server has received of a request, and the way to its client."""
 
-    __slots__ = ("_cycle", "_loop", "_tasks", "hang_ups")
+    __slots__ = ("_cycle", "_loop", "_tasks", "cancel_at_hang_up")
 
     def __init__(
         self,
         cycle: RequestResponseCycle,
         loop: asyncio.AbstractEventLoop,
         tasks: set[asyncio.Task[None]],
-        hang_ups: HangUps,
+        cancel_at_hang_up: Callable[[asyncio.Future[Any] | None], None],
     ) -> None:
-        """`tasks` are those that the server waits for before it ends."""
+        """`tasks` are those that the server waits for before it ends. `cancel_at_hang_up` is told what to
+        cancel when the client hangs up, or None for no longer.
+        """
         self._cycle = cycle
         self._loop = loop
         self._tasks = tasks
-        self.hang_ups = hang_ups
+        self.cancel_at_hang_up = cancel_at_hang_up
 
     @property
     def scope(self) -> Scope:
@@ -70,6 +72,15 @@ class Exchange:
         """Have the rest read: what came ahead of its turn stopped that."""
         self._cycle.flow.resume_reading()
 
+    @contextmanager
+    def hang_ups(self, awaited: asyncio.Future[Any]) -> Iterator[None]:
+        """Cancel what the block awaits when the client hangs up, also if it has already."""
+        self.cancel_at_hang_up(awaited)
+        try:
+            yield
+        finally:
+            self.cancel_at_hang_up(None)
+
     def run(self, answering: Coroutine[Any, Any, None]) -> None:
         """Answer in a task, once the client has read enough of the answers before."""
         task = self._loop.create_task(self._answer(answering))
@@ -82,10 +93,19 @@ class Exchange:
         Raises:
             ValueError: a header of it would be more than one, or end the head; nothing is sent.
         """
+        self._write(response.status_code, _bytes_of(response, self._cycle))
+
+    def send_lines(self, status: int, lines: bytes, body: bytes) -> None:
+        """Send an answer whose head has these lines besides what the server adds; as `send` does."""
         cycle = self._cycle
-        answer = _bytes_of(response, cycle)
+        added = b"".join([b"%b: %b\r\n" % header for header in cycle.default_headers])
+        end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+        self._write(status, b"".join((STATUS_LINE[status], added, lines, end, body)))
+
+    def _write(self, status: int, answer: bytes) -> None:
+        cycle = self._cycle
         if cycle.access_log:
-            _log_access(cycle, response.status_code)
+            _log_access(cycle, status)
         if not cycle.disconnected:
             cast(OneWrite, cycle.transport).write_whole(answer)
             cycle.response_started = cycle.response_complete = True

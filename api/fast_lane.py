@@ -17,6 +17,7 @@ from functools import partial
 from typing import TypeAlias
 
 from fastapi import Response
+from msgspec.structs import replace
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
@@ -27,20 +28,25 @@ from api.exchange import Exchange
 from api.gate import NO_HEADERS
 from api.headers import header_text
 from api.loopback import check_loopback
+from api.prefer import Preference, read_preference
 from api.problem_handlers import onsale_error_response
 from api.problems import ProblemError, internal_error, problem_response
-from api.security_headers import security_headers
+from api.security_headers import LINES_IF_NOT_KEPT, security_headers
 from api.submit import (
     SubmitHeaders,
     asks_nobody,
     place_found,
     place_given,
     plain_booking,
+    result_awaited,
+    result_given,
     submit_booking,
 )
 from api.watch import Watch
+from api.whole_response import WireAnswer, header_lines, raw_headers
 from shared.errors import EventNotFound, OnsaleError
 from shared.line.producer import Acceptance, Submission
+from shared.records import JobResult
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +90,7 @@ class FastLane:
         except Exception as error:
             request.refuse(error)
             return None
-        if request.asks_for_its_place and asks_nobody(self._context, caller):
+        if not request.has_key and asks_nobody(self._context, caller):
             if exchange.is_whole or request.says_its_length:
                 return self._submit_when_whole(request, caller, event_id)
         request.answer_in_task(partial(self._submit_in_task, request, event_id, caller))
@@ -101,28 +107,18 @@ class FastLane:
         return None
 
     def _submit(self, request: _Request, caller: Caller, event_id: str) -> None:
-        """Put a booking on its event's line, and have it answered when it has its place."""
+        """Put a booking on its event's line, and have it answered when it has its place, or its result."""
         body = request.exchange.take_body()
         check_body(body)
+        context = self._context
+        preference = read_preference(request.header(b"prefer"), seconds_max=context.settings.wait_seconds_max)
         booking = plain_booking(caller, event_id, body, request.header(b"content-type"))
-        loop, variables = asyncio.get_running_loop(), copy_context()
-
-        def tell(told: Acceptance | Exception) -> None:
-            # In turn with whatever else has to go on; and so that nothing here can keep others from theirs.
-            loop.call_soon(self._tell, request, booking, told, context=variables)
-
-        self._context.producer.submit_then(booking, tell)
-
-    def _tell(self, request: _Request, booking: Submission, told: Acceptance | Exception) -> None:
-        """Answer with the place of a booking. What needs a second look gets it in a task."""
-        if isinstance(told, EventNotFound):
-            request.answer_in_task(partial(place_found, self._context, booking, None))
-        elif isinstance(told, Exception):
-            request.refuse(told)
-        elif told.known:
-            request.answer_in_task(partial(place_found, self._context, booking, told))
+        if not preference.wait_seconds:
+            _Submit(context, request, booking, preference).submit()
+        elif context.waiters.try_take():
+            _SubmitAndWait(context, request, booking, preference).submit()
         else:
-            request.answer(partial(place_given, booking, told))
+            _Submit(context, request, booking, preference.at_once()).submit()
 
     async def _submit_in_task(self, request: _Request, event_id: str, caller: Caller | None) -> Response:
         """The answer to a booking, also of a caller who has yet to be let in (None)."""
@@ -139,6 +135,110 @@ class FastLane:
             ),
             exchange.hang_ups,
         )
+
+
+class _Submit:
+    """A booking on its way to its place in line, which is its answer."""
+
+    __slots__ = ("_booking", "_context", "_preference", "_request")
+
+    def __init__(
+        self, context: ApiContext, request: _Request, booking: Submission, preference: Preference
+    ) -> None:
+        self._context = context
+        self._request = request
+        self._booking = booking
+        self._preference = preference
+
+    def submit(self) -> None:
+        """Put it on its event's line, and have it answered.
+
+        Raises:
+            LineUnavailable: too many wait for Redis; it is not answered then.
+        """
+        loop, variables = asyncio.get_running_loop(), copy_context()
+
+        def tell(told: Acceptance | Exception) -> None:
+            # In turn with whatever else has to go on; and so that nothing here can keep others from theirs.
+            loop.call_soon(self._tell, told, context=variables)
+
+        self._context.producer.submit_then(self._booking, tell)
+
+    def _tell(self, told: Acceptance | Exception) -> None:
+        """Go on with the place of the booking. What needs a second look gets it in a task."""
+        if isinstance(told, EventNotFound):
+            self._look_again(None)
+        elif isinstance(told, Exception):
+            self._refuse(told)
+        elif told.known:
+            self._look_again(told)
+        else:
+            self._accepted(told)
+
+    def _accepted(self, acceptance: Acceptance) -> None:
+        self._request.answer(partial(place_given, self._booking, acceptance, self._preference))
+
+    def _refuse(self, error: Exception) -> None:
+        self._request.refuse(error)
+
+    def _look_again(self, acceptance: Acceptance | None) -> None:
+        hang_ups = self._request.exchange.hang_ups
+        self._request.answer_in_task(
+            partial(place_found, self._context, self._booking, acceptance, self._preference, hang_ups)
+        )
+
+
+class _SubmitAndWait(_Submit):
+    """The same for a client that waits for the result. One of the slots of those who wait has been taken."""
+
+    __slots__ = ("_limit", "_reply")
+
+    _limit: asyncio.TimerHandle
+    _reply: asyncio.Future[JobResult]
+
+    def submit(self) -> None:
+        replies = self._context.replies
+        self._booking = replace(self._booking, reply_to=replies.channel)
+        self._reply = replies.reply_to(self._booking.job_id)
+        try:
+            super().submit()
+        except BaseException:
+            self._wait_no_more()
+            raise
+
+    def _accepted(self, acceptance: Acceptance) -> None:
+        """Wait until the result is there, the client's time is up, or nobody waits any more.
+
+        Each of the latter cancels the reply.
+        """
+        loop = asyncio.get_running_loop()
+        self._limit = loop.call_later(self._preference.wait_seconds, self._reply.cancel)
+        self._request.exchange.cancel_at_hang_up(self._reply)
+        self._reply.add_done_callback(partial(self._answer, acceptance))
+
+    def _answer(self, acceptance: Acceptance, reply: asyncio.Future[JobResult]) -> None:
+        self._limit.cancel()
+        self._request.exchange.cancel_at_hang_up(None)
+        self._wait_no_more()
+        if reply.cancelled():
+            self._request.answer_in_task(
+                partial(result_awaited, self._context, self._booking, acceptance, self._preference)
+            )
+        else:
+            result = reply.result()
+            self._request.answer(partial(result_given, self._booking, acceptance, result, self._preference))
+
+    def _refuse(self, error: Exception) -> None:
+        self._wait_no_more()
+        super()._refuse(error)
+
+    def _look_again(self, acceptance: Acceptance | None) -> None:
+        self._wait_no_more()
+        super()._look_again(acceptance)
+
+    def _wait_no_more(self) -> None:
+        self._context.replies.forget(self._booking.job_id, self._reply)
+        self._context.waiters.give_back()
 
 
 class _Request:
@@ -163,9 +263,9 @@ class _Request:
         return header_text(self._headers.get(name))
 
     @property
-    def asks_for_its_place(self) -> bool:
-        """Whether it wants nothing else: neither to wait, nor the answer that it got the first time."""
-        return b"prefer" not in self._headers and b"idempotency-key" not in self._headers
+    def has_key(self) -> bool:
+        """Whether it wants the answer that it got the first time."""
+        return b"idempotency-key" in self._headers
 
     @property
     def says_its_length(self) -> bool:
@@ -198,17 +298,26 @@ class _Request:
         else:
             self.answer(lambda: response)
 
-    def answer(self, make: Callable[[], Response]) -> None:
+    def answer(self, make: Callable[[], Response | WireAnswer]) -> None:
         """Make an answer and send it, with the headers that every one has. A defect is told too."""
         try:
-            response = make()
+            made = make()
+            if isinstance(made, WireAnswer):
+                self._send_lines(made)
+                return
             if self._told:
-                response.headers.update(self._told)
-            response.raw_headers.append(self._watch.answered(response.status_code))
-            response.raw_headers += security_headers(response.raw_headers)
-            self.exchange.send(response)
+                made.headers.update(self._told)
+            made.raw_headers.append(self._watch.answered(made.status_code))
+            made.raw_headers += security_headers(made.raw_headers)
+            self.exchange.send(made)
         except Exception:
             self.exchange.fail()
+
+    def _send_lines(self, answer: WireAnswer) -> None:
+        lines = answer.lines + header_lines(b"%b: %b\r\n", *self._watch.answered(answer.status))
+        for header in raw_headers(self._told) if self._told else ():
+            lines += header_lines(b"%b: %b\r\n", *header)
+        self.exchange.send_lines(answer.status, lines + LINES_IF_NOT_KEPT, answer.body)
 
     def refuse(self, error: Exception) -> None:
         """Send what an error is answered with."""

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -193,7 +191,7 @@ class HttpProtocol(HttpToolsProtocol):
         if lane is None or event_id is None:
             super()._start_asgi_task(cycle, app)
             return
-        exchange = Exchange(cycle, self.loop, self.tasks, self.cancel_on_hang_up)
+        exchange = Exchange(cycle, self.loop, self.tasks, self.cancel_at_hang_up)
         self._booking = partial(lane.answer, exchange, event_id)
 
     def _answer_booking_soon(self) -> None:
@@ -214,16 +212,11 @@ class HttpProtocol(HttpToolsProtocol):
         if rest is not None:
             self._booking = rest
 
-    @contextmanager
-    def cancel_on_hang_up(self, awaited: asyncio.Future[Any]) -> Iterator[None]:
-        """Cancel what the block awaits when the client hangs up, also if it has already."""
+    def cancel_at_hang_up(self, awaited: asyncio.Future[Any] | None) -> None:
+        """Cancel this when the client hangs up, also if it has already; None: nothing is awaited any more."""
         self._awaited = awaited
-        if self._is_lost:
+        if awaited is not None and self._is_lost:
             awaited.cancel()
-        try:
-            yield
-        finally:
-            self._awaited = None
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser.

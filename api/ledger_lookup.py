@@ -10,7 +10,7 @@ from shared import limits
 from shared.database import statements
 from shared.database.engine import Database
 from shared.errors import DatabaseUnavailable, OnsaleError
-from shared.gathering import Gatherer
+from shared.gathering import Gatherer, InTasks
 from shared.records import LedgerRecord
 
 
@@ -20,7 +20,7 @@ class LedgerLookup:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lookups: Gatherer[str, LedgerRecord | None] = Gatherer(
-            self._find,
+            InTasks(self._find, ended=DatabaseUnavailable("the process ends")),
             group_max=limits.LOOKUP_BATCH_MAX,
             waiting_max=limits.LOOKUPS_WAITING_MAX,
             too_many=DatabaseUnavailable("too many lookups wait for PostgreSQL"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
 from api.context import Context
 from api.headers import joined_header
+from shared import limits
 
 _PREFERENCE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
 _SECONDS = re.compile(r"\d+", re.ASCII)
@@ -35,11 +37,20 @@ class Preference:
             applied.append(f"wait={self.wait_seconds:.0f}")
         return {**_VARIES, **({"Preference-Applied": ", ".join(applied)} if applied else {})}
 
+    def lines(self, status: int) -> bytes:
+        """The same as lines of a head."""
+        if self is NO_PREFERENCE:
+            return _VARIES_LINE
+        headers = self.headers(status)
+        return b"".join([f"{name.lower()}: {value}\r\n".encode() for name, value in headers.items()])
+
 
 _VARIES = {"Vary": "Prefer"}
+_VARIES_LINE = b"vary: Prefer\r\n"
 NO_PREFERENCE = Preference()
 
 
+@lru_cache(maxsize=limits.PREFERENCES_REMEMBERED_MAX)
 def read_preference(prefer: str | None, *, seconds_max: float) -> Preference:
     """Read the header; a wait is at most `seconds_max`.
 

@@ -16,6 +16,9 @@ _ALWAYS = [
 _NOTHING = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 _IF_KEPT = (*_ALWAYS, _NOTHING)
 _IF_NOT_KEPT = (*_IF_KEPT, (b"cache-control", b"no-store"))
+LINES_IF_NOT_KEPT = b"".join(b"%b: %b\r\n" % each for each in _IF_NOT_KEPT)
+"""What `security_headers` gives an answer that says nothing of how long it is kept, as lines of a head."""
+
 _PAGES = frozenset({"/docs", "/redoc"})
 _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 

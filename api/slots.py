@@ -32,11 +32,21 @@ class Slots:
     @contextmanager
     def take_if_free(self) -> Iterator[bool]:
         """Take one for the length of the block, if one is free; gives whether it was."""
-        if self.taken >= self._count_max:
+        if not self.try_take():
             yield False
             return
-        self.taken += 1
         try:
             yield True
         finally:
-            self.taken -= 1
+            self.give_back()
+
+    def try_take(self) -> bool:
+        """Take one until it is given back, if one is free; gives whether it was."""
+        if self.taken >= self._count_max:
+            return False
+        self.taken += 1
+        return True
+
+    def give_back(self) -> None:
+        """Let another have one that was taken."""
+        self.taken -= 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import TypeAlias
 
 import orjson
 from fastapi import Response
@@ -24,22 +26,32 @@ from api.jobs import (
     retry_after_seconds,
 )
 from api.json_body import MEDIA_TYPE, JsonBody
-from api.prefer import NO_PREFERENCE, Preference, read_preference
+from api.prefer import Preference, read_preference
 from api.problems import ProblemError, event_not_found, problem_response
 from api.schemas import BookingRequest
 from api.spans import submit_span
 from api.wait import HangUps, wait_for_result
-from api.whole_response import WholeResponse
+from api.whole_response import WholeResponse, WireAnswer, json_answer
 from shared.api_keys import Role
-from shared.domain import CommandKind
+from shared.domain import CommandKind, OutcomeCode
 from shared.errors import EventNotFound, TemporarilyUnavailable
 from shared.identifiers import new_id
 from shared.line.codec import book_payload
 from shared.line.producer import Acceptance, Submission
-from shared.records import CommandPayload, EventRecord, LedgerRecord
+from shared.records import (
+    BookingView,
+    CommandPayload,
+    EventRecord,
+    JobResult,
+    LedgerRecord,
+    booked_view,
+)
 from shared.trace import carried_trace
 
 BOOKING_BODY = JsonBody(BookingRequest)
+
+_Accept: TypeAlias = Callable[[Submission], Awaitable[JobDocument]]
+"""Puts a command on its event's line; gives its job, which may be done already."""
 
 _ASK_NOBODY = (Role.ANYONE, Role.CUSTOMER)
 """Callers of whom is known what they may do, without asking whose the event is."""
@@ -76,9 +88,7 @@ def asks_nobody(context: ApiContext, caller: Caller) -> bool:
 
 
 def plain_booking(caller: Caller, event_id: str, body: bytes, content_type: str | None) -> Submission:
-    """A booking that asks for its place and nothing else, read straight from its bytes.
-
-    Nobody is asked before it is submitted, and its place is the answer (`place_given`).
+    """A booking that has no key, read straight from its bytes. Nobody is asked before it is submitted.
 
     Raises:
         ProblemError: the body or its type is wrong, the event's id is none, or the caller may not.
@@ -94,21 +104,48 @@ def plain_booking(caller: Caller, event_id: str, body: bytes, content_type: str 
     )
 
 
-def place_given(booking: Submission, acceptance: Acceptance) -> Response:
-    """The answer to a plain booking that has got a place just now."""
-    return job_accepted(accepted_document(booking, acceptance), NO_PREFERENCE)
+def place_given(booking: Submission, acceptance: Acceptance, preference: Preference) -> WireAnswer:
+    """The answer to a plain booking that has got a place just now, where its client does not wait."""
+    return _accepted_answer(accepted_document(booking, acceptance), preference)
 
 
-async def place_found(context: ApiContext, booking: Submission, acceptance: Acceptance | None) -> Response:
+def result_given(
+    booking: Submission, acceptance: Acceptance, result: JobResult, preference: Preference
+) -> WireAnswer | Response:
+    """The answer to a plain booking whose result has come in time."""
+    if result["outcome"] == OutcomeCode.BOOKED:
+        booked = booked_view(booking.job_id, booking.event_id, booking.payload, result["applied_at"])
+        return _booked_answer(booking.job_id, booked, preference)
+    job = finished_document(accepted_document(booking, acceptance), result, booking.payload)
+    return _final_answer(job, preference)
+
+
+async def result_awaited(
+    context: ApiContext, booking: Submission, acceptance: Acceptance, preference: Preference
+) -> Response:
+    """The answer to a plain booking whose result has not come in time, or may have been missed."""
+    return _answer(await _read_again(context, accepted_document(booking, acceptance)), preference)
+
+
+async def place_found(
+    context: ApiContext,
+    booking: Submission,
+    acceptance: Acceptance | None,
+    preference: Preference,
+    hang_ups: HangUps,
+) -> Response:
     """The answer to a plain booking that had a place already; without one its event was not known to Redis.
 
     Raises:
         ProblemError: there is no such event.
         SalesNotOpen, LineFull, TemporarilyUnavailable: it was not accepted.
     """
-    if acceptance is None:
-        acceptance = await _submit_to_found_event(context, booking)
-    return job_accepted(await _placed(context, booking, acceptance), NO_PREFERENCE)
+
+    async def accept(submission: Submission) -> JobDocument:
+        found = acceptance or await _submit_to_found_event(context, submission)
+        return await _placed(context, submission, found)
+
+    return await _answer_to(context, booking, preference, hang_ups, accept)
 
 
 async def submit_command(
@@ -140,19 +177,26 @@ async def submit_command(
         if isinstance(recalled, LedgerRecord):
             return _answer(recorded_document(recalled), preference)
         submission = recalled
+    return await _answer_to(context, submission, preference, hang_ups, partial(_accept, context))
+
+
+async def _answer_to(
+    context: ApiContext, submission: Submission, preference: Preference, hang_ups: HangUps, accept: _Accept
+) -> Response:
+    """Have a command accepted, and wait for its result where the client does and may."""
     if not preference.wait_seconds:
-        return job_accepted(await _accept(context, submission), preference)
+        return job_accepted(await accept(submission), preference)
     with context.waiters.take_if_free() as taken:
         if not taken:
-            return job_accepted(await _accept(context, submission), preference.at_once())
-        return _answer(await _accept_and_wait(context, submission, hang_ups, preference), preference)
+            return job_accepted(await accept(submission), preference.at_once())
+        return _answer(await _accept_and_wait(context, submission, preference, hang_ups, accept), preference)
 
 
 async def _accept_and_wait(
-    context: ApiContext, submission: Submission, hang_ups: HangUps, preference: Preference
+    context: ApiContext, submission: Submission, preference: Preference, hang_ups: HangUps, accept: _Accept
 ) -> JobDocument:
     with context.replies.expect(submission.job_id) as reply:
-        job = await _accept(context, replace(submission, reply_to=context.replies.channel))
+        job = await accept(replace(submission, reply_to=context.replies.channel))
         if job["done"]:
             return job
         result = await wait_for_result(reply, hang_ups, preference.wait_seconds)
@@ -163,10 +207,7 @@ async def _accept_and_wait(
 
 def job_accepted(job: JobDocument, preference: Preference) -> Response:
     """202 with the job, where to ask for it and, unless it is done, when."""
-    headers = {"Location": f"/jobs/{job['id']}", **preference.headers(202)}
-    if not job["done"]:
-        headers["Retry-After"] = retry_after(job)
-    return json_response(job, 202, headers)
+    return _accepted_answer(job, preference).response()
 
 
 def retry_after(job: JobDocument) -> str:
@@ -177,6 +218,19 @@ def retry_after(job: JobDocument) -> str:
 def json_response(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """JSON that has its final form already."""
     return WholeResponse(orjson.dumps(document), status, headers or {}, MEDIA_TYPE)
+
+
+def _accepted_answer(job: JobDocument, preference: Preference) -> WireAnswer:
+    lines = preference.lines(202)
+    if job["done"]:
+        return json_answer(job, 202, lines, b"location: /jobs/%b\r\n", job["id"].encode())
+    place = (job["id"].encode(), retry_after(job).encode())
+    return json_answer(job, 202, lines, b"location: /jobs/%b\r\nretry-after: %b\r\n", *place)
+
+
+def _booked_answer(booking_id: str, booking: BookingView | None, preference: Preference) -> WireAnswer:
+    lines = preference.lines(201)
+    return json_answer(booking, 201, lines, b"location: /bookings/%b\r\n", booking_id.encode())
 
 
 async def find_event(context: ApiContext, event_id: str) -> EventRecord:
@@ -239,7 +293,6 @@ def _final_answer(job: JobDocument, preference: Preference) -> Response:
     if job["error"] is not None:
         return problem_response(job["error"], preference.headers(job["error"]["status"]))
     if job["kind"] == CommandKind.BOOK:
-        location = {"Location": f"/bookings/{job['booking_id']}"}
-        return json_response(job["booking"], 201, {**location, **preference.headers(201)})
+        return _booked_answer(str(job["booking_id"]), job["booking"], preference).response()
     shown = job["event"] if job["kind"] == CommandKind.CHANGE else job["booking"]
     return json_response(shown, 200, preference.headers(200))

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import Generic, TypeAlias, TypeVar, cast
+from typing import Generic, TypeAlias, TypeVar
 
 from shared.errors import OnsaleError, TemporarilyUnavailable
 
@@ -16,12 +16,21 @@ Answer = TypeVar("Answer")
 _Asked: TypeAlias = tuple[Question, Callable[[Answer | Exception], None]]
 """A question, and who is to be told its answer."""
 
+Told: TypeAlias = Sequence[Answer | OnsaleError] | Exception
+"""What has come of a call: an answer to each of its questions, or why there is none."""
+
+Send: TypeAlias = Callable[[Sequence[Question], Callable[[Told[Answer]], None]], None]
+"""Sends questions in one call, and tells once what has come of it, but not before it has returned."""
+
+_CALLS_MAX = 2
+"""Calls that are on their way at a time, the second only beside a small one."""
+
 _SIZES = 2
 """Under load a small call comes between large ones, from what came while their answers were handed out."""
 
 
 class Gatherer(Generic[Question, Answer]):
-    """Sends what concurrent tasks ask in one call (a group commit).
+    """Sends what is asked at the same time in one call (a group commit).
 
     While one call is on its way the next questions collect, so that under load one round trip serves many.
     While few are on their way a second call need not wait for the first.
@@ -29,14 +38,14 @@ class Gatherer(Generic[Question, Answer]):
 
     def __init__(
         self,
-        send: Callable[[Sequence[Question]], Awaitable[Sequence[Answer | OnsaleError]]],
+        send: Send[Question, Answer],
         *,
         group_max: int,
         waiting_max: int,
         too_many: TemporarilyUnavailable,
         beside_max: int = 0,
     ) -> None:
-        """`send` answers each question, in order, with what is given or raised to the one who asked.
+        """`send` has each question answered, in order, with what is given or raised to the one who asked.
 
         `too_many` is raised to who asks when `waiting_max` others wait to be sent. A second call leaves
         beside a first while calls have no more than `beside_max` questions.
@@ -47,8 +56,8 @@ class Gatherer(Generic[Question, Answer]):
         self._too_many = too_many
         self._waiting: deque[_Asked[Question, Answer]] = deque()
         self._beside_max = beside_max
-        self._senders: set[asyncio.Task[None]] = set()
-        self._asked = 0
+        self._calls = 0
+        self._is_due = False
         self._last_sizes: deque[int] = deque([group_max], maxlen=_SIZES)
 
     async def ask(self, question: Question) -> Answer:
@@ -72,48 +81,90 @@ class Gatherer(Generic[Question, Answer]):
         if len(self._waiting) >= self._waiting_max:
             raise type(self._too_many)(str(self._too_many))
         self._waiting.append((question, tell))
-        if not self._senders or (len(self._senders) == 1 and self._asked and self._is_calm()):
-            self._senders.add(asyncio.create_task(self._send_waiting()))
+        if not self._is_due and self._may_call():
+            # Not at once: what else is asked in this turn of the event loop goes with it.
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._send_waiting)
 
-    async def _send_waiting(self) -> None:
-        """Call until nobody waits, or until what is on its way beside is too much; that one goes on then."""
-        try:
-            while self._waiting and (not self._asked or self._is_calm()):
-                count = min(len(self._waiting), self._group_max)
-                self._last_sizes.append(count)
-                self._asked += count
-                try:
-                    await self._send_group([self._waiting.popleft() for _ in range(count)])
-                finally:
-                    self._asked -= count
-        finally:
-            # Here and not when the task has ended: who asks in between would count on it.
-            self._senders.discard(cast(asyncio.Task[None], asyncio.current_task()))
+    def _may_call(self) -> bool:
+        """Whether a call may leave: the first, or one beside a small one."""
+        return not self._calls or (self._calls < _CALLS_MAX and max(self._last_sizes) <= self._beside_max)
 
-    def _is_calm(self) -> bool:
-        return max(self._last_sizes) <= self._beside_max
+    def _send_waiting(self) -> None:
+        self._is_due = False
+        while self._waiting and self._may_call():
+            count = min(len(self._waiting), self._group_max)
+            group = [self._waiting.popleft() for _ in range(count)]
+            self._last_sizes.append(count)
+            self._calls += 1
+            try:
+                self._send([question for question, _ in group], partial(self._told, group))
+            except Exception as error:
+                self._told(group, error)
+
+    def _told(self, group: Sequence[_Asked[Question, Answer]], told: Told[Answer]) -> None:
+        """Tell everybody of a call what has come of it, and let the next leave.
+
+        Where others wait, both in a turn of their own: what those who are told go on to do would come before
+        the next call is written, which is written at the end of a turn.
+        """
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._hand_out, group, told)
+        else:
+            self._hand_out(group, told)
+
+    def _hand_out(self, group: Sequence[_Asked[Question, Answer]], told: Told[Answer]) -> None:
+        self._calls -= 1
+        if isinstance(told, TemporarilyUnavailable):
+            # Those who wait behind would find the same, one time limit after the other.
+            _fail_all([*group, *self._take_waiting()], told)
+        elif isinstance(told, Exception):
+            _fail_all(group, told)
+        else:
+            for (_, tell), answer in zip(group, told, strict=True):
+                tell(answer)
+        self._send_waiting()
 
     def _take_waiting(self) -> list[_Asked[Question, Answer]]:
         taken = [*self._waiting]
         self._waiting.clear()
         return taken
 
-    async def _send_group(self, group: list[_Asked[Question, Answer]]) -> None:
+
+class InTasks(Generic[Question, Answer]):
+    """Sends questions by a coroutine, each call in a task."""
+
+    def __init__(
+        self,
+        send: Callable[[Sequence[Question]], Awaitable[Sequence[Answer | OnsaleError]]],
+        *,
+        ended: TemporarilyUnavailable,
+    ) -> None:
+        """`ended` is told where a task is cancelled, as when the process ends: who asked may have no other
+        way to learn it.
+        """
+        self._send = send
+        self._ended = ended
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __call__(self, questions: Sequence[Question], tell: Callable[[Told[Answer]], None]) -> None:
+        """Send them, and tell what has come of it."""
+        task = asyncio.get_running_loop().create_task(self._send_and_tell(questions, tell))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send_and_tell(
+        self, questions: Sequence[Question], tell: Callable[[Told[Answer]], None]
+    ) -> None:
         try:
-            answers = await self._send([question for question, _ in group])
-        except TemporarilyUnavailable as error:
-            # Those who wait behind would find the same, one time limit after the other.
-            _fail_all([*group, *self._take_waiting()], error)
-            return
+            answers = await self._send(questions)
         except asyncio.CancelledError:
-            # The process waits no longer; who asked without a task has nobody else to hear it from.
-            _fail_all([*group, *self._take_waiting()], type(self._too_many)("the process ends"))
+            tell(self._ended)
             raise
         except Exception as error:
-            _fail_all(group, error)
-            return
-        for (_, tell), answer in zip(group, answers, strict=True):
-            tell(answer)
+            tell(error)
+        else:
+            tell(answers)
 
 
 def _fail_all(group: Iterable[_Asked[Question, Answer]], error: Exception) -> None:

@@ -46,6 +46,9 @@ LOOKUPS_WAITING_MAX = 20_000
 
 IDEMPOTENCY_KEY_LENGTH_MAX = 255
 
+PREFERENCES_REMEMBERED_MAX = 64
+"""Texts of the Prefer header that an API process has at hand as it has read them; nearly all say the same."""
+
 REDIS_READ_BYTES = 1024 * 1024
 """What a worker takes from a connection at a time: most of a batch."""
 

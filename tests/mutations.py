@@ -319,7 +319,7 @@ MUTATIONS = (
         invariant="I9",
         what="a client that has hung up before its wait is kept waiting on the short way",
         path="api/http_protocol.py",
-        old="        if self._is_lost:\n            awaited.cancel()\n",
+        old="        if awaited is not None and self._is_lost:\n            awaited.cancel()\n",
         new="",
         test="tests/integration/test_waiting.py",
     ),

@@ -76,10 +76,14 @@ def line_errors() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        metrics.REDIS_ERRORS.inc()
-        raise LineUnavailable(f"Redis: {error}") from error
+        raise line_error(error) from error
     except RuntimeError as error:
         if _UVLOOP_CLOSED not in str(error):
             raise
-        metrics.REDIS_ERRORS.inc()
-        raise LineUnavailable(f"Redis: {error}") from error
+        raise line_error(error) from error
+
+
+def line_error(error: Exception) -> LineUnavailable:
+    """What Redis raises, or redis-py, as an error of ours; counted."""
+    metrics.REDIS_ERRORS.inc()
+    return LineUnavailable(f"Redis: {error}")

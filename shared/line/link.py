@@ -11,6 +11,8 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self, cast
 
 import hiredis
@@ -79,45 +81,75 @@ class _Wire(asyncio.Protocol, ABC):
         """Nothing more will arrive."""
 
 
+@dataclass(slots=True)
+class _Question:
+    """Commands that were sent together, and who is to be told their answers, of which some may be there.
+
+    It is given up at a moment of the event loop's clock.
+    """
+
+    count: int
+    tell: Callable[[list[Any]], None]
+    ends_at: float
+    answers: list[Any] = field(default_factory=list)
+
+
 class Conversation(_Wire):
     """Answers come in the order of the questions."""
 
     def __init__(self, pool: ConnectionPool, connection: AbstractConnection) -> None:
         super().__init__(pool, connection)
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[_Question] = deque()
+        self._limit: asyncio.TimerHandle | None = None
 
     async def ask(self, commands: Sequence[Words], seconds_max: float) -> list[Any]:
         """The answers, errors among them."""
+        told: asyncio.Future[list[Any]] = self._loop.create_future()
+        self.ask_then(commands, seconds_max, partial(_settle, told))
+        return await told
+
+    def ask_then(
+        self, commands: Sequence[Words], seconds_max: float, tell: Callable[[list[Any]], None]
+    ) -> None:
+        """Ask without a task that waits: `tell` is called with the answers, errors among them."""
         if self.is_lost:
             raise RedisConnectionError("connection lost: closed when it was new")
-        loop = asyncio.get_running_loop()
-        data = b"".join([packed(words) for words in commands])
-        answers = [loop.create_future() for _ in commands]
-        self._waiting.extend(answers)
-        self._transport.write(data)
-        limit = loop.call_later(seconds_max * len(commands), self._give_up, answers)
-        try:
-            return [await answer for answer in answers]
-        finally:
-            limit.cancel()
+        self._transport.write(b"".join([packed(words) for words in commands]))
+        ends_at = self._loop.time() + seconds_max * len(commands)
+        self._waiting.append(_Question(len(commands), tell, ends_at))
+        if self._limit is None:
+            self._limit = self._loop.call_at(ends_at, self._give_up_if_late)
 
-    def _give_up(self, answers: Sequence[asyncio.Future[Any]]) -> None:
-        """End the connection: nobody would know which answer is whose."""
-        for answer in answers:
-            if not answer.done():
-                answer.set_result(RedisTimeoutError("no answer in time"))
+    def _give_up_if_late(self) -> None:
+        """End the connection where the first in turn has waited too long: which answer is whose is not known.
+
+        One timer looks after all of them, so that a question does not set one of its own.
+        """
+        self._limit = None
+        if not self._waiting:
+            return
+        if self._waiting[0].ends_at > self._loop.time():
+            self._limit = self._loop.call_at(self._waiting[0].ends_at, self._give_up_if_late)
+            return
+        _tell_error(self._waiting.popleft(), RedisTimeoutError("no answer in time"))
         self._lose(RedisConnectionError("connection lost: given up, as an answer did not come in time"))
 
     def _take(self, answer: Any) -> None:
         if isinstance(answer, hiredis.PushNotification):
             return
-        waiting = self._waiting.popleft()
-        if not waiting.done():
-            waiting.set_result(answer)
+        question = self._waiting[0]
+        question.answers.append(answer)
+        if len(question.answers) == question.count:
+            self._waiting.popleft()
+            question.tell(question.answers)
 
     def _end(self, error: RedisError) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
         while self._waiting:
-            self._take(type(error)(*error.args))
+            _tell_error(self._waiting.popleft(), type(error)(*error.args))
 
 
 class Link:
@@ -147,6 +179,20 @@ class Link:
             return await self._ask(commands)
         except RedisConnectionError:
             return await self._retry.call_with_retry(lambda: self._ask(commands), _before_next_try)
+
+    def ask_then(self, command: Words, tell: Callable[[Any], None]) -> bool:
+        """Ask without a task that waits, if a connection stands; gives whether it was asked.
+
+        `tell` is called with the answer, or an error. Nothing is sent again where the connection is lost.
+
+        Raises:
+            RedisError, OSError, RuntimeError: it can't be sent; nobody is told then.
+        """
+        conversation = self._conversation
+        if conversation is None or conversation.is_lost:
+            return False
+        conversation.ask_then([command], self._seconds_max, partial(_tell_first, tell))
+        return True
 
     async def _ask(self, commands: Sequence[Words]) -> list[Any]:
         conversation = self._conversation
@@ -233,6 +279,22 @@ class Subscription(_Wire):
             # Whoever listens learns it, but there may be nobody: asyncio need not complain of that.
             self._lost.exception()
         self._subscribed.set()
+
+
+def _settle(told: asyncio.Future[list[Any]], answers: list[Any]) -> None:
+    """Who does not wait any more has cancelled this."""
+    if not told.done():
+        told.set_result(answers)
+
+
+def _tell_error(question: _Question, error: RedisError) -> None:
+    """In the place of the answers that will not come."""
+    missing = question.count - len(question.answers)
+    question.tell([*question.answers, *[error] * missing])
+
+
+def _tell_first(tell: Callable[[Any], None], answers: list[Any]) -> None:
+    tell(answers[0])
 
 
 async def _lent(pool: ConnectionPool) -> AbstractConnection:

@@ -9,7 +9,8 @@ from typing import Any, cast
 import orjson
 import redis.asyncio
 from msgspec import Struct
-from redis.exceptions import NoScriptError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError
 
 from shared import limits, metrics
 from shared.clock import Clock, format_time, parse_time
@@ -21,7 +22,7 @@ from shared.errors import (
     OnsaleError,
     SalesNotOpen,
 )
-from shared.gathering import Gatherer
+from shared.gathering import Gatherer, InTasks, Told
 from shared.line import keys
 from shared.line.codec import (
     UNREADABLE,
@@ -32,7 +33,7 @@ from shared.line.codec import (
     encode_job_data,
     says_the_same,
 )
-from shared.line.connections import line_errors
+from shared.line.connections import line_error, line_errors
 from shared.line.link import Link, Words
 from shared.line.scripts import ScriptName, script_digest, script_source
 from shared.records import CommandPayload, EventRecord, EventView, JobResult, event_view
@@ -101,8 +102,11 @@ class Producer:
         self._link = Link(enqueuer, seconds_max=settings.redis_timeout_seconds)
         self._settings = settings
         self._clock = clock
+        self._send_in_task: InTasks[Submission, Acceptance] = InTasks(
+            self._send, ended=LineUnavailable("the process ends")
+        )
         self._submissions: Gatherer[Submission, Acceptance] = Gatherer(
-            self._send,
+            self._send_in_task if settings.durable_replicas else self._send_at_once,
             group_max=limits.ENQUEUE_BATCH_MAX,
             waiting_max=limits.SUBMISSIONS_WAITING_MAX,
             too_many=LineUnavailable("too many commands wait for Redis"),
@@ -136,11 +140,53 @@ class Producer:
         """
         self._submissions.ask_then(submission, tell)
 
+    def _send_at_once(
+        self, submissions: Sequence[Submission], tell: Callable[[Told[Acceptance]], None]
+    ) -> None:
+        """Send without a task, where Redis is connected and knows the script; else, and then, in one."""
+        accepted_at = self._clock.now()
+        started_seconds = self._clock.monotonic_seconds()
+
+        def tell_of(answer: Any) -> None:
+            if isinstance(answer, (RedisConnectionError, NoScriptError)):
+                self._send_in_task(submissions, tell)
+                return
+            if isinstance(answer, RedisError):
+                tell(line_error(answer))
+                return
+            told: Told[Acceptance]
+            try:
+                told = self._acceptances(submissions, answer, accepted_at, started_seconds)
+            except Exception as error:
+                told = error
+            tell(told)
+
+        try:
+            is_sent = self._link.ask_then(self._enqueue(submissions, accepted_at), tell_of)
+        except (RedisError, OSError, RuntimeError):
+            # The connection has just been lost. If it is something else, the task will find it too.
+            is_sent = False
+        if not is_sent:
+            self._send_in_task(submissions, tell)
+
     async def _send(self, submissions: Sequence[Submission]) -> list[Acceptance | OnsaleError]:
         accepted_at = self._clock.now()
-        arguments: list[Any] = [self._settings.line_length_max, format_time(accepted_at)]
+        started_seconds = self._clock.monotonic_seconds()
+        with line_errors():
+            answers = await self._call_enqueue(self._enqueue(submissions, accepted_at))
+        return self._acceptances(submissions, answers, accepted_at, started_seconds)
+
+    def _enqueue(self, submissions: Sequence[Submission], accepted_at: datetime) -> Words:
+        """The call of the script that gives these commands their places."""
+        words: list[Any] = [
+            "EVALSHA",
+            script_digest(ScriptName.ENQUEUE),
+            0,
+            self._settings.line_length_max,
+            format_time(accepted_at),
+        ]
         for submission in submissions:
-            arguments += (
+            words += (
                 submission.job_id,
                 submission.event_id,
                 encode_job_data(submission.event_id, submission.payload),
@@ -149,9 +195,16 @@ class Producer:
                 Mark.UNCHECKED.value if submission.unchecked else "",
                 submission.trace,
             )
-        started_seconds = self._clock.monotonic_seconds()
-        with line_errors():
-            answers = await self._call_enqueue(arguments)
+        return words
+
+    def _acceptances(
+        self,
+        submissions: Sequence[Submission],
+        answers: list[Any],
+        accepted_at: datetime,
+        started_seconds: float,
+    ) -> list[Acceptance | OnsaleError]:
+        """What the script has answered, which is counted here."""
         metrics.ENQUEUE_SECONDS.observe(self._clock.monotonic_seconds() - started_seconds)
         _count_accepted(submissions, answers[::4])
         return [
@@ -159,13 +212,12 @@ class Producer:
             for index, submission in enumerate(submissions)
         ]
 
-    async def _call_enqueue(self, arguments: list[Any]) -> list[Any]:
+    async def _call_enqueue(self, enqueue: Words) -> list[Any]:
         """With replicas asked for, done when they too have it on disk.
 
         Raises:
             LineUnavailable: fewer have it in time. It stands in the line all the same.
         """
-        enqueue: Words = ("EVALSHA", script_digest(ScriptName.ENQUEUE), 0, *arguments)
         replicas = self._settings.durable_replicas
         if not replicas:
             [answers] = await self._ask(enqueue)

@@ -74,17 +74,26 @@ class Replies:
 
         It is cancelled when the process ends: whoever waits is to go away without the result.
         """
+        future = self.reply_to(job_id)
+        try:
+            yield future
+        finally:
+            self.forget(job_id, future)
+
+    def reply_to(self, job_id: str) -> asyncio.Future[JobResult]:
+        """The same future, until it is told to be forgotten."""
         future: asyncio.Future[JobResult] = asyncio.get_running_loop().create_future()
         if self._letting_go:
             future.cancel()
         self._waiting.setdefault(job_id, set()).add(future)
-        try:
-            yield future
-        finally:
-            futures = self._waiting.get(job_id, set())
-            futures.discard(future)
-            if not futures:
-                self._waiting.pop(job_id, None)
+        return future
+
+    def forget(self, job_id: str, future: asyncio.Future[JobResult]) -> None:
+        """Nobody waits for the result of this job by this future any more."""
+        futures = self._waiting.get(job_id, set())
+        futures.discard(future)
+        if not futures:
+            self._waiting.pop(job_id, None)
 
     async def _listen(self) -> None:
         while not self._stopping:

@@ -153,13 +153,18 @@ def watch_link(boundaries: Boundaries) -> None:
     """Have every question and answer of this process's links counted; they are not cut."""
 
     class Watched(link.Conversation):
-        async def ask(self, commands: Sequence[link.Words], seconds_max: float) -> list[Any]:
+        def ask_then(
+            self, commands: Sequence[link.Words], seconds_max: float, tell: Callable[[list[Any]], None]
+        ) -> None:
             words = commands[0]
             name = SCRIPT_BY_DIGEST[words[1].encode()] if words[0] == "EVALSHA" else words[0]
+
+            def tell_counted(answers: list[Any]) -> None:
+                boundaries.cut_at(f"after {name}")
+                tell(answers)
+
             boundaries.cut_at(f"before {name}")
-            answers: list[Any] = await super().ask(commands, seconds_max)
-            boundaries.cut_at(f"after {name}")
-            return answers
+            super().ask_then(commands, seconds_max, tell_counted)
 
     link.Conversation = Watched  # type: ignore[misc]
 

@@ -21,6 +21,7 @@ import redis
 from api import fast_lane, main
 from api.fast_lane import FastLane
 from api.http_protocol import HttpProtocol
+from api.watch import Watch
 from shared import limits
 from shared.database.engine import Database
 from shared.errors import LineUnavailable
@@ -225,13 +226,23 @@ def test_what_comes_behind_an_answer_that_ends_the_connection_is_not_done(
     assert asked_of_application == []
 
 
-@pytest.mark.parametrize("is_redis_away", [False, True])
+@pytest.mark.parametrize(
+    ("prefer", "is_redis_away", "status"),
+    [
+        ({}, False, 202),
+        ({}, True, 202),
+        ({"Prefer": "wait=1"}, False, 201),
+        ({"Prefer": "wait=1"}, True, 202),
+    ],
+)
 def test_a_booking_that_the_line_knows_already_is_told_as_it_is(
     api: Serving,
     database: Database,
     start_worker: StartWorker,
     monkeypatch: pytest.MonkeyPatch,
+    prefer: dict[str, str],
     is_redis_away: bool,
+    status: int,
 ) -> None:
     """As where an answer of Redis was lost, and it was asked again. It was accepted, whoever is away then."""
     start_worker()
@@ -257,9 +268,12 @@ def test_a_booking_that_the_line_knows_already_is_told_as_it_is(
         asking.append(asyncio.ensure_future(ask_again_when_done(submitted, tell)))
 
     monkeypatch.setattr(producer, "submit_then", ask_twice)
-    answer = api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=JSON)
+    answer = api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers={**JSON, **prefer})
+    assert answer.status_code == status
     document = answer.json()
-    assert (answer.status_code, document["position"], document["done"]) == (202, 2, not is_redis_away)
+    if status == 202:
+        assert (document["position"], document["done"]) == (2, not is_redis_away)
+    assert api.context.waiters.taken == api.context.replies.waiting == 0
 
 
 @pytest.mark.parametrize(("body", "status"), [(BOOKING, b"202"), (b"{}", b"422"), (b" " * 20_000, b"413")])
@@ -414,7 +428,8 @@ def break_down(*_: object) -> None:
         ("plain_booking", True, {}),
         ("place_given", True, {}),
         ("place_found", False, {}),
-        ("submit_booking", True, {"Prefer": "respond-async"}),
+        ("result_awaited", True, {"Prefer": "wait=1"}),
+        ("submit_booking", True, {"Idempotency-Key": "a"}),
     ],
 )
 def test_a_defect_is_answered_and_logged(
@@ -436,7 +451,7 @@ def test_a_defect_is_answered_and_logged(
     assert "a defect" in caplog.text
 
 
-@pytest.mark.parametrize("prefer", [{}, {"Prefer": "respond-async"}], ids=["at once", "in a task"])
+@pytest.mark.parametrize("key", [{}, {"Idempotency-Key": "a"}], ids=["at once", "in a task"])
 @pytest.mark.parametrize("header", ["a\r\nset-cookie: b", "a\nb", "a\rb"])
 def test_a_defect_of_the_lane_itself_is_answered_too_and_ends_the_connection(
     api: Serving,
@@ -444,13 +459,13 @@ def test_a_defect_of_the_lane_itself_is_answered_too_and_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     header: str,
-    prefer: dict[str, str],
+    key: dict[str, str],
 ) -> None:
     event = create_event(database)
-    broken = [(b"x-broken", header.encode())]
+    broken = (b"x-broken", header.encode())
     with monkeypatch.context() as patch:
-        patch.setattr(fast_lane, "security_headers", lambda _headers: broken)
-        headers = {**JSON, **prefer}
+        patch.setattr(Watch, "answered", lambda _watch, _status: broken)
+        headers = {**JSON, **key}
         answer = api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=headers)
     assert (answer.status_code, answer.headers["connection"]) == (500, "close")
     assert "x-broken" not in answer.headers
@@ -466,7 +481,7 @@ def test_who_is_cancelled_is_answered_as_by_uvicorn(
         raise asyncio.CancelledError
 
     monkeypatch.setattr(fast_lane, "submit_booking", cancel)
-    headers = {**JSON, "Prefer": "respond-async"}
+    headers = {**JSON, "Idempotency-Key": "a"}
     answer = api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=headers)
     assert (answer.status_code, answer.headers["connection"]) == (500, "close")
 
@@ -528,6 +543,79 @@ def test_without_a_login_both_ways_refuse(
     short, long = ask_both_ways(secured, monkeypatch, request)
     assert short.status_code == 401
     assert without_what_differs_by_nature(short) == without_what_differs_by_nature(long)
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+def test_a_defect_behind_a_wait_is_answered_too(
+    api: Serving,
+    database: Database,
+    start_worker: StartWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    is_away: bool,
+) -> None:
+    start_worker()
+    event = create_event(database)
+    assert place_of_another(api, event.id) == 1
+    if is_away:
+        monkeypatch.setattr(api.context.producer, "submit_then", break_down)
+    else:
+        monkeypatch.setattr(fast_lane, "result_given", break_down)
+    headers = {**JSON, "Prefer": "wait=10"}
+    answer = api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=headers)
+    assert answer.status_code == 500
+    assert api.context.waiters.taken == api.context.replies.waiting == 0
+
+
+def test_both_ways_wait_alike(
+    settings: Settings,
+    database: Database,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    start_worker: StartWorker,
+) -> None:
+    """Booked, refused by the rules, and when the client's time is up; Redis does not know the event then."""
+    worker = start_worker()
+    event = create_event(database)
+    bookings = f"/events/{event.id}/bookings"
+
+    def request(client: httpx.Client) -> httpx.Response:
+        redis_client.delete(f"onsale:event:{event.id}")
+        return client.post(bookings, content=BOOKING, headers={**JSON, "Prefer": "wait=1"})
+
+    statuses: list[int] = []
+    for _ in range(3):
+        if len(statuses) == 2:
+            worker.stop()
+        short, long = ask_both_ways(settings, monkeypatch, request)
+        statuses.append(short.status_code)
+        assert without_what_differs_by_nature(short) == without_what_differs_by_nature(long)
+    assert statuses == [201, 400, 202]
+
+
+def test_a_result_that_comes_before_the_place_is_not_missed(
+    api: Serving, database: Database, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come over connections of their own."""
+    start_worker()
+    event = create_event(database)
+    assert place_of_another(api, event.id) == 1
+    producer, replies = api.context.producer, api.context.replies
+    submit_then = producer.submit_then
+    told_late: list[int] = []
+
+    def submit_and_tell_late(submitted: Submission, tell: Callable[[Any], None]) -> None:
+        [reply] = replies._waiting[submitted.job_id]
+
+        def tell_late(told: Any) -> None:
+            told_late.append(told.position)
+            reply.add_done_callback(lambda _reply: tell(told))
+
+        submit_then(submitted, tell_late)
+
+    monkeypatch.setattr(producer, "submit_then", submit_and_tell_late)
+    headers = {**JSON, "Prefer": "wait=20"}
+    answer = api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=headers)
+    assert (answer.status_code, told_late) == (201, [2])
 
 
 def test_both_ways_wait_for_the_result_and_know_what_comes_again(

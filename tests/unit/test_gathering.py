@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from shared.errors import EventNotFound, LineUnavailable, OnsaleError
-from shared.gathering import Gatherer
+from shared.gathering import Gatherer, InTasks
 
 
 class Server:
@@ -18,6 +18,7 @@ class Server:
         self.groups: list[list[int]] = []
         self.answering = asyncio.Event()
         self.error: Exception | None = None
+        self.calls: InTasks[int, int] = InTasks(self.send, ended=LineUnavailable("the process ends"))
 
     async def send(self, questions: Sequence[int]) -> list[int | OnsaleError]:
         self.groups.append(list(questions))
@@ -28,7 +29,7 @@ class Server:
 
     def gatherer(self, *, waiting_max: int = 100, beside_max: int = 0) -> Gatherer[int, int]:
         return Gatherer(
-            self.send,
+            self.calls,
             group_max=3,
             waiting_max=waiting_max,
             too_many=LineUnavailable("too many"),
@@ -155,13 +156,14 @@ def test_who_does_not_wait_is_told() -> None:
 
 def test_when_the_process_ends_everybody_is_told() -> None:
     async def run() -> None:
-        gatherer = Server().gatherer()
+        server = Server()
+        gatherer = server.gatherer()
         told: list[int | Exception] = []
         gatherer.ask_then(1, told.append)
         await some_turns()
         gatherer.ask_then(2, told.append)
-        [sender] = gatherer._senders
-        sender.cancel()
+        [call] = server.calls._tasks
+        call.cancel()
         await some_turns()
         assert [str(each) for each in told] == ["the process ends"] * 2
         assert all(isinstance(each, LineUnavailable) for each in told)
