@@ -22,18 +22,12 @@ Told: TypeAlias = Sequence[Answer | OnsaleError] | Exception
 Send: TypeAlias = Callable[[Sequence[Question], Callable[[Told[Answer]], None]], None]
 """Sends questions in one call, and tells once what has come of it, but not before it has returned."""
 
-_CALLS_MAX = 2
-"""Calls that are on their way at a time, the second only beside a small one."""
-
-_SIZES = 2
-"""Under load a small call comes between large ones, from what came while their answers were handed out."""
-
 
 class Gatherer(Generic[Question, Answer]):
     """Sends what is asked at the same time in one call (a group commit).
 
-    While one call is on its way the next questions collect, so that under load one round trip serves many.
-    While few are on their way a second call need not wait for the first.
+    While as many calls are on their way as may be, the next questions collect, so that under load one round
+    trip serves many.
     """
 
     def __init__(
@@ -43,22 +37,21 @@ class Gatherer(Generic[Question, Answer]):
         group_max: int,
         waiting_max: int,
         too_many: TemporarilyUnavailable,
-        beside_max: int = 0,
+        calls_max: int = 1,
     ) -> None:
         """`send` has each question answered, in order, with what is given or raised to the one who asked.
 
-        `too_many` is raised to who asks when `waiting_max` others wait to be sent. A second call leaves
-        beside a first while calls have no more than `beside_max` questions.
+        `too_many` is raised to who asks when `waiting_max` others wait to be sent. No more than `calls_max`
+        calls of no more than `group_max` questions are on their way at a time.
         """
         self._send = send
         self._group_max = group_max
         self._waiting_max = waiting_max
         self._too_many = too_many
         self._waiting: deque[_Asked[Question, Answer]] = deque()
-        self._beside_max = beside_max
+        self._calls_max = calls_max
         self._calls = 0
         self._is_due = False
-        self._last_sizes: deque[int] = deque([group_max], maxlen=_SIZES)
 
     async def ask(self, question: Question) -> Answer:
         """The answer to this question.
@@ -81,21 +74,16 @@ class Gatherer(Generic[Question, Answer]):
         if len(self._waiting) >= self._waiting_max:
             raise type(self._too_many)(str(self._too_many))
         self._waiting.append((question, tell))
-        if not self._is_due and self._may_call():
+        if not self._is_due and self._calls < self._calls_max:
             # Not at once: what else is asked in this turn of the event loop goes with it.
             self._is_due = True
             asyncio.get_running_loop().call_soon(self._send_waiting)
 
-    def _may_call(self) -> bool:
-        """Whether a call may leave: the first, or one beside a small one."""
-        return not self._calls or (self._calls < _CALLS_MAX and max(self._last_sizes) <= self._beside_max)
-
     def _send_waiting(self) -> None:
         self._is_due = False
-        while self._waiting and self._may_call():
+        while self._waiting and self._calls < self._calls_max:
             count = min(len(self._waiting), self._group_max)
             group = [self._waiting.popleft() for _ in range(count)]
-            self._last_sizes.append(count)
             self._calls += 1
             try:
                 self._send([question for question, _ in group], partial(self._told, group))

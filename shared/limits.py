@@ -25,8 +25,11 @@ UNREAD_SECONDS_MAX = 30.0
 CONNECTIONS_MAX = 20_000
 """Connections that one API process holds; each costs some kilobytes."""
 
-ENQUEUE_BATCH_MAX = 256
+ENQUEUE_BATCH_MAX = 96
 """Commands that one call of the enqueue script takes; more wait for the next call."""
+
+ENQUEUE_CALLS_MAX = 2
+"""Calls of the enqueue script that an API process has on their way at a time."""
 
 SUBMISSIONS_WAITING_MAX = 20_000
 """Commands that one API process holds while Redis is busy; past it a submit is refused with 503."""
@@ -51,9 +54,6 @@ PREFERENCES_REMEMBERED_MAX = 64
 
 REDIS_READ_BYTES = 1024 * 1024
 """What a worker takes from a connection at a time: most of a batch."""
-
-ENQUEUE_BESIDE_MAX = 4
-"""While no more commands than these are on their way to Redis, others leave beside them."""
 
 LONE_STRETCH_SECONDS_MAX = 5.0
 """How long a worker stays with an event while no other waits, before it looks after heartbeat and sweep."""

@@ -111,7 +111,7 @@ class Producer:
             waiting_max=limits.SUBMISSIONS_WAITING_MAX,
             too_many=LineUnavailable("too many commands wait for Redis"),
             # A call that waits for replicas holds up what is sent behind it.
-            beside_max=0 if settings.durable_replicas else limits.ENQUEUE_BESIDE_MAX,
+            calls_max=1 if settings.durable_replicas else limits.ENQUEUE_CALLS_MAX,
         )
         self._read_job = client.register_script(script_source(ScriptName.READ_JOB))
         self._withdraw = client.register_script(script_source(ScriptName.WITHDRAW))

@@ -27,13 +27,13 @@ class Server:
             raise self.error
         return [EventNotFound() if question < 0 else question * 2 for question in questions]
 
-    def gatherer(self, *, waiting_max: int = 100, beside_max: int = 0) -> Gatherer[int, int]:
+    def gatherer(self, *, waiting_max: int = 100, calls_max: int = 1) -> Gatherer[int, int]:
         return Gatherer(
             self.calls,
             group_max=3,
             waiting_max=waiting_max,
             too_many=LineUnavailable("too many"),
-            beside_max=beside_max,
+            calls_max=calls_max,
         )
 
 
@@ -64,15 +64,10 @@ def test_what_is_asked_meanwhile_goes_together() -> None:
     asyncio.run(run())
 
 
-def test_beside_a_small_call_another_leaves_at_once_and_a_third_waits() -> None:
+def test_as_many_calls_leave_beside_each_other_as_may_be() -> None:
     async def run() -> None:
         server = Server()
-        gatherer = server.gatherer(beside_max=1)
-        server.answering.set()
-        for number in (8, 9):
-            await gatherer.ask(number)
-        server.answering.clear()
-        server.groups.clear()
+        gatherer = server.gatherer(calls_max=2)
         asked = []
         for number in (1, 2, 3, 4):
             asked.append(asyncio.create_task(gatherer.ask(number)))
@@ -85,45 +80,11 @@ def test_beside_a_small_call_another_leaves_at_once_and_a_third_waits() -> None:
     asyncio.run(run())
 
 
-def test_nothing_leaves_beside_a_large_call() -> None:
-    async def run() -> None:
-        server = Server()
-        gatherer = server.gatherer(beside_max=1)
-        first = asyncio.create_task(ask_all(gatherer, [1, 2]))
-        await some_turns()
-        second = asyncio.create_task(ask_all(gatherer, [3, 4, 5, 6]))
-        await some_turns()
-        assert server.groups == [[1, 2]]
-        server.answering.set()
-        assert [*await first, *await second] == [2, 4, 6, 8, 10, 12]
-
-    asyncio.run(run())
-
-
-def test_nothing_leaves_beside_a_small_call_that_follows_a_large_one() -> None:
-    async def run() -> None:
-        server = Server()
-        gatherer = server.gatherer(beside_max=1)
-        server.answering.set()
-        await ask_all(gatherer, [1, 2, 3])
-        server.answering.clear()
-        asked = []
-        for number in (4, 5, 6):
-            asked.append(asyncio.create_task(gatherer.ask(number)))
-            await some_turns()
-        assert server.groups == [[1, 2, 3], [4]]
-        server.answering.set()
-        assert [await each for each in asked] == [8, 10, 12]
-        assert server.groups == [[1, 2, 3], [4], [5, 6]]
-
-    asyncio.run(run())
-
-
 def test_who_asks_when_the_last_call_is_over_is_not_forgotten() -> None:
     async def run() -> None:
         server = Server()
         server.answering.set()
-        gatherer = server.gatherer(beside_max=1)
+        gatherer = server.gatherer(calls_max=2)
         for number in range(20):
             assert await asyncio.wait_for(gatherer.ask(number), 5) == number * 2
 
