@@ -2,8 +2,8 @@
 
 FastAPI's route of the same path documents it, and is made of the same parts; this only leaves out the
 layers between: those of FastAPI (routing, dependencies, exception and exit stacks), those of ASGI, and where
-a booking has come whole and asks for no more than its place, also the task that would wait for that. Together
-they cost more than the submit itself. `docs/benchmarks.md` has the figures.
+a booking has come whole and has no key, also the task that would wait for its place or result. Together they
+cost more than the submit itself. `docs/benchmarks.md` has the figures.
 """
 
 from __future__ import annotations

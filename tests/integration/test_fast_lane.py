@@ -566,26 +566,33 @@ def test_a_defect_behind_a_wait_is_answered_too(
     assert api.context.waiters.taken == api.context.replies.waiting == 0
 
 
+@pytest.mark.parametrize("is_known", [True, False])
 def test_both_ways_wait_alike(
     settings: Settings,
     database: Database,
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
     start_worker: StartWorker,
+    is_known: bool,
 ) -> None:
-    """Booked, refused by the rules, and when the client's time is up; Redis does not know the event then."""
+    """Booked, refused by the rules, and when the client's time is up; also where Redis knows no event."""
     worker = start_worker()
     event = create_event(database)
-    bookings = f"/events/{event.id}/bookings"
 
     def request(client: httpx.Client) -> httpx.Response:
-        redis_client.delete(f"onsale:event:{event.id}")
-        return client.post(bookings, content=BOOKING, headers={**JSON, "Prefer": "wait=1"})
+        if is_known:
+            assert client.get(f"/events/{event.id}").status_code == 200
+        elif wait == "wait=10":
+            redis_client.delete(f"onsale:event:{event.id}")
+        headers = {**JSON, "Prefer": wait}
+        return client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=headers)
 
     statuses: list[int] = []
-    for _ in range(3):
+    wait = "wait=10"
+    while len(statuses) < 3:
         if len(statuses) == 2:
             worker.stop()
+            wait = "wait=1"
         short, long = ask_both_ways(settings, monkeypatch, request)
         statuses.append(short.status_code)
         assert without_what_differs_by_nature(short) == without_what_differs_by_nature(long)
