@@ -63,6 +63,8 @@ def without_what_differs_by_nature(answer: httpx.Response) -> tuple[int, dict[st
     by_nature = {"location", "content-length", "date", "retry-after", "x-request-id"}
     headers = {name: "" if name in by_nature else value for name, value in answer.headers.items()}
     document = json.loads(answer.content)
+    if document.get("estimated_wait_seconds") is not None:
+        document["estimated_wait_seconds"] = "some"
     for name in ("id", "booking_id", "created_at", "updated_at", "position", "ahead"):
         document.pop(name, None)
     return answer.status_code, headers, document
@@ -564,6 +566,36 @@ def test_a_defect_behind_a_wait_is_answered_too(
     answer = api.client.post(f"/events/{event.id}/bookings", content=BOOKING, headers=headers)
     assert answer.status_code == 500
     assert api.context.waiters.taken == api.context.replies.waiting == 0
+
+
+def test_a_redis_that_has_forgotten_the_script_is_told_it_again(
+    api: Serving, database: Database, redis_client: redis.Redis
+) -> None:
+    event = create_event(database)
+    for position in (1, 2):
+        assert place_of_another(api, event.id) == position
+        redis_client.script_flush()
+
+
+def test_a_booking_that_was_on_its_way_when_the_connection_was_lost_is_sent_again(
+    api: Serving, database: Database, redis_client: redis.Redis
+) -> None:
+    event = create_event(database)
+    assert place_of_another(api, event.id) == 1
+    redis_client.client_pause(60_000, all=False)
+    try:
+        with socket.create_connection(api.address, timeout=10) as connection:
+            connection.sendall(booking(event.id))
+            conversation = api.context.producer._link._conversation
+            assert conversation is not None
+            wait_until(lambda: conversation._waiting)
+            redis_client.client_kill_filter(_type="normal", skipme=True)
+            wait_until(lambda: conversation.is_lost)
+            redis_client.client_unpause()
+            assert statuses(read_until(connection, b"}")) == [b"202"]
+    finally:
+        redis_client.client_unpause()
+    assert redis_client.llen(f"onsale:order:{event.id}") == 2
 
 
 @pytest.mark.parametrize("is_known", [True, False])

@@ -122,6 +122,19 @@ def test_an_answer_that_comes_too_late_is_nobody_elses(redis_url: str, redis_cli
     with_client(redis_url, use)
 
 
+def test_each_question_has_its_own_time(redis_url: str) -> None:
+    """Also one that was asked while the timer ran for another, which has its answer."""
+
+    async def use(client: redis.asyncio.Redis) -> None:
+        link = Link(client, seconds_max=0.3)
+        await link.ask(("ECHO", "first"))
+        await asyncio.sleep(0.1)
+        with pytest.raises(RedisTimeoutError):
+            await asyncio.wait_for(link.ask(("BLPOP", "things", 0)), 10)
+
+    with_client(redis_url, use)
+
+
 def test_who_does_not_wait_for_an_answer_takes_it_from_nobody(redis_url: str) -> None:
     async def use(client: redis.asyncio.Redis) -> None:
         link = Link(client, seconds_max=5)
