@@ -18,6 +18,7 @@ from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
 from api.one_write import OneWrite
 from api.problems import internal_error, problem_response
+from api.whole_response import lines_of
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class Exchange:
     def send_lines(self, status: int, lines: bytes, body: bytes) -> None:
         """Send an answer whose head has these lines besides what the server adds; as `send` does."""
         cycle = self._cycle
-        added = b"".join([b"%b: %b\r\n" % header for header in cycle.default_headers])
+        added = lines_of(cycle.default_headers)
         end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
         self._write(status, b"".join((STATUS_LINE[status], added, lines, end, body)))
 

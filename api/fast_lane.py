@@ -43,7 +43,7 @@ from api.submit import (
     submit_booking,
 )
 from api.watch import Watch
-from api.whole_response import WireAnswer, header_lines, raw_headers
+from api.whole_response import WireAnswer, lines_of, raw_headers
 from shared.errors import EventNotFound, OnsaleError
 from shared.line.producer import Acceptance, Submission
 from shared.records import JobResult
@@ -314,10 +314,9 @@ class _Request:
             self.exchange.fail()
 
     def _send_lines(self, answer: WireAnswer) -> None:
-        lines = answer.lines + header_lines(b"%b: %b\r\n", *self._watch.answered(answer.status))
-        for header in raw_headers(self._told) if self._told else ():
-            lines += header_lines(b"%b: %b\r\n", *header)
-        self.exchange.send_lines(answer.status, lines + LINES_IF_NOT_KEPT, answer.body)
+        told = lines_of(raw_headers(self._told)) if self._told else b""
+        id = lines_of([self._watch.answered(answer.status)])
+        self.exchange.send_lines(answer.status, answer.lines + told + id + LINES_IF_NOT_KEPT, answer.body)
 
     def refuse(self, error: Exception) -> None:
         """Send what an error is answered with."""

@@ -11,6 +11,7 @@ from fastapi import Depends, Header, Request
 
 from api.context import Context
 from api.headers import joined_header
+from api.whole_response import lines_of, raw_headers
 from shared import limits
 
 _PREFERENCE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
@@ -41,8 +42,7 @@ class Preference:
         """The same as lines of a head."""
         if self is NO_PREFERENCE:
             return _VARIES_LINE
-        headers = self.headers(status)
-        return b"".join([f"{name.lower()}: {value}\r\n".encode() for name, value in headers.items()])
+        return lines_of(raw_headers(self.headers(status)))
 
 
 _VARIES = {"Vary": "Prefer"}

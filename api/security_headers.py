@@ -9,6 +9,8 @@ from hashlib import sha256
 
 from starlette.types import Message, Scope, Send
 
+from api.whole_response import lines_of
+
 _ALWAYS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -16,7 +18,7 @@ _ALWAYS = [
 _NOTHING = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 _IF_KEPT = (*_ALWAYS, _NOTHING)
 _IF_NOT_KEPT = (*_IF_KEPT, (b"cache-control", b"no-store"))
-LINES_IF_NOT_KEPT = b"".join(b"%b: %b\r\n" % each for each in _IF_NOT_KEPT)
+LINES_IF_NOT_KEPT = lines_of(_IF_NOT_KEPT)
 """What `security_headers` gives an answer that says nothing of how long it is kept, as lines of a head."""
 
 _PAGES = frozenset({"/docs", "/redoc"})

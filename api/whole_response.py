@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import orjson
 from fastapi import Response
@@ -81,3 +81,12 @@ def header_lines(template: bytes, *values: object) -> bytes:
     if lines.count(b"\n") != ends or lines.count(b"\r") != ends:
         raise ValueError(f"a header has a line break: {lines!r}")
     return lines
+
+
+def lines_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Headers as ASGI has them, as lines of a head.
+
+    Raises:
+        ValueError: one of them would end its line.
+    """
+    return b"".join([header_lines(b"%b: %b\r\n", *header) for header in headers])

@@ -547,18 +547,18 @@ def test_without_a_login_both_ways_refuse(
     assert without_what_differs_by_nature(short) == without_what_differs_by_nature(long)
 
 
-@pytest.mark.parametrize("is_away", [False, True])
+@pytest.mark.parametrize("breaks_at_once", [False, True])
 def test_a_defect_behind_a_wait_is_answered_too(
     api: Serving,
     database: Database,
     start_worker: StartWorker,
     monkeypatch: pytest.MonkeyPatch,
-    is_away: bool,
+    breaks_at_once: bool,
 ) -> None:
     start_worker()
     event = create_event(database)
     assert place_of_another(api, event.id) == 1
-    if is_away:
+    if breaks_at_once:
         monkeypatch.setattr(api.context.producer, "submit_then", break_down)
     else:
         monkeypatch.setattr(fast_lane, "result_given", break_down)
