@@ -117,8 +117,8 @@ def cell_per_second(costs: Costs, *, workers: int, lines: int) -> float:
     return simulation.drained_per_second(both, cores=CORES_OF_A_CELL, workers=workers, lines=lines)
 
 
-def render(measured: Measured) -> str:
-    """The simulated part of the page."""
+def render(measured: Measured, comparisons: Sequence[Comparison]) -> str:
+    """The simulated part of the page, with what `compare` gives."""
     costs, waiting = costs_of(measured), costs_of(measured, "stampede")
     hot = cell_per_second(costs, workers=1, lines=1)
     by_workers = _by_workers(costs_of(measured, workers=EVENTS_WITH_WORKERS))
@@ -128,7 +128,7 @@ def render(measured: Measured) -> str:
             "### What a command costs",
             _costs_table(measured, costs, waiting),
             "### The simulation next to the measurements",
-            _comparison_table(compare(measured)),
+            _comparison_table(comparisons),
             "### One cell on a larger machine",
             _cell_table(hot, by_workers),
             "### What it takes",
@@ -221,7 +221,12 @@ def write() -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise BenchmarkError(f"{PAGE} needs the lines {BEGIN} and {END}")
-    PAGE.write_text(f"{before}{BEGIN}\n{render(read_measured())}\n{END}{after}")
+    PAGE.write_text(f"{before}{BEGIN}\n{_simulated()}\n{END}{after}")
+
+
+def _simulated() -> str:
+    measured = read_measured()
+    return render(measured, compare(measured))
 
 
 def main() -> int:
@@ -231,7 +236,7 @@ def main() -> int:
     if parser.parse_args().write:
         write()
     else:
-        print(render(read_measured()))
+        print(_simulated())
     return 0
 
 

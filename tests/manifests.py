@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,13 @@ Manifest = dict[str, Any]
 
 
 def documents(path: Path) -> list[Manifest]:
-    """What stands in one file."""
+    """What stands in one file; the caller may change it."""
+    return deepcopy(_documents(path))
+
+
+@cache
+def _documents(path: Path) -> list[Manifest]:
+    """Each test asks for all of them several times, and to parse them takes most of its time."""
     return list(yaml.safe_load_all(path.read_text()))
 
 

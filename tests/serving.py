@@ -1,13 +1,17 @@
-"""The API on a socket of its own, with its settings and its context at hand; and a reader of streams."""
+"""The API on a socket of its own, in a thread or as a process; and a reader of streams."""
 
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,10 +19,14 @@ import uvicorn
 
 from api.context import ApiContext
 from api.main import create_app
+from local.servers import free_port
 from shared.settings import Settings
 from tests.builders import wait_until
 
 ONE_WRITE = "api.http_protocol:HttpProtocol"
+
+SERVE = ("api", "serve")
+"""What Python runs as a module to serve the API as `make up` does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +70,38 @@ def serving(
         finally:
             server.should_exit = True
             thread.join()
+
+
+@contextmanager
+def api_process(
+    settings: Settings, served_by: Sequence[str], root: Path, **more: str
+) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    """The API as it is run in earnest, by itself or by uvicorn alone."""
+    port = free_port()
+    command = [sys.executable, "-m", *served_by, "--port", str(port)]
+    environment = {
+        **os.environ,
+        "DATABASE_URL": settings.database_url,
+        "REDIS_URL": settings.redis_url,
+        "ONSALE_WAIT_SECONDS_MAX": "300",
+        "ONSALE_LOG_LEVEL": "error",
+        **more,
+    }
+    process = subprocess.Popen(command, env=environment, cwd=root, stderr=subprocess.PIPE)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, verify=False) as client:
+            wait_until(lambda: _answers(client))
+            yield process, client
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def read_to_end(connection: socket.socket, *, may_be_reset: bool = False) -> bytes:

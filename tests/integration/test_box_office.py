@@ -41,8 +41,7 @@ from tests.builders import (
     tamper,
     wait_until,
 )
-from tests.integration.test_stopping import SERVE, api_process
-from tests.serving import ONE_WRITE, Serving, serving, told
+from tests.serving import ONE_WRITE, SERVE, Serving, api_process, serving, told
 
 QUICK: dict[str, Any] = {"stream_position_seconds": 0.05, "stream_heartbeat_seconds": 0.2}
 Document = dict[str, Any]

@@ -13,7 +13,7 @@ import redis
 
 from shared.settings import Settings
 from tests.builders import wait_until
-from tests.integration.test_stopping import SERVE, api_process
+from tests.serving import SERVE, api_process
 
 SECONDS_MAX = 60
 

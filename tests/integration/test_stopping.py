@@ -2,59 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 import redis
 
-from local.servers import free_port
 from shared.database.engine import Database
 from shared.settings import Settings
 from tests.builders import create_event, own_client, wait_until
-from tests.serving import told
+from tests.serving import SERVE, api_process, told
 
-SERVE = ("api", "serve")
 UVICORN = ("uvicorn", "api.main:app", "--log-level", "warning")
-
-
-@contextmanager
-def api_process(
-    settings: Settings, served_by: Sequence[str], root: Path, **more: str
-) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
-    """The API as it is run in earnest, by itself or by uvicorn alone."""
-    port = free_port()
-    command = [sys.executable, "-m", *served_by, "--port", str(port)]
-    environment = {
-        **os.environ,
-        "DATABASE_URL": settings.database_url,
-        "REDIS_URL": settings.redis_url,
-        "ONSALE_WAIT_SECONDS_MAX": "300",
-        "ONSALE_LOG_LEVEL": "error",
-        **more,
-    }
-    process = subprocess.Popen(command, env=environment, cwd=root, stderr=subprocess.PIPE)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, verify=False) as client:
-            wait_until(lambda: answers(client))
-            yield process, client
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def answers(client: httpx.Client) -> bool:
-    try:
-        return client.get("/health").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 @pytest.mark.parametrize("served_by", [UVICORN, SERVE])

@@ -226,11 +226,6 @@ async def answer_or_none(request: Awaitable[httpx.Response]) -> httpx.Response |
         return await request
     except httpx.TransportError:
         return None
-    except AttributeError as error:
-        # anyio looks for the peer of a connection that uvloop has lost as soon as it was made.
-        if error.name != "getpeername":
-            raise
-        return None
 
 
 async def ask_for_the_rest(

@@ -9,8 +9,6 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import uvloop
-
 Result = TypeVar("Result")
 
 CALL_SECONDS_MAX = 10.0
@@ -20,7 +18,9 @@ class LoopThread:
     """The main thread is left to start processes, since only those that it starts end with it."""
 
     def __init__(self) -> None:
-        self._loop = uvloop.new_event_loop()
+        # Not uvloop: there anyio looks in vain for the peer of a connection that is lost as soon as it is
+        # made, and leaves it open.
+        self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="loop", daemon=True)
 
     def __enter__(self) -> Self:
