@@ -29,7 +29,7 @@ def run_schemathesis(base_url: httpx.URL, project_root: Path, tmp_path: Path, *o
             *("--checks", "all", "--continue-on-failure", "--no-color"),
             # Both DELETEs are commands: a cancelled booking and a withdrawn job stay to be read.
             *("--exclude-checks", "use_after_free"),
-            *("--seed", "1", "--generation-deterministic", "--max-examples", "10"),
+            *("--seed", "1", "--generation-deterministic", "--max-examples", "20"),
             *("--request-timeout", str(REQUEST_SECONDS_MAX)),
             *options,
         ],
