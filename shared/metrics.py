@@ -80,7 +80,8 @@ PHASE_SECONDS = Histogram(
     "onsale_phase_seconds",
     "Time in a phase of a worker's round: claim, where it did not sleep before; lock, prefetch, rules and"
     " write of the transaction (with its commit), of which a small batch that is decided from memory has only"
-    " the last two, and one that is decided while the one before is written only the last three; complete.",
+    " the last two, and one that is decided while the one before is written at most the last three;"
+    " complete.",
     ("phase",),
     buckets=_PHASE_SECONDS,
     registry=_REGISTRY,

@@ -18,7 +18,8 @@ from shared.log import log_event
 from shared.settings import Settings
 from worker.memory import Memory
 from worker.phases import Phase, Phases
-from worker.stretch import BATCHES_BESIDE_MAX, Planning, Stretch, Tally, WorkerContext
+from worker.plan import Planning
+from worker.stretch import BATCHES_BESIDE_MAX, Stretch, Tally, WorkerContext
 from worker.watch import count_claim, count_given_up
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ class Phase(StrEnum):
     """The connection, the time limits, the lock of the event's row, and what most batches read."""
     PREFETCH = "prefetch"
     """What the others read besides: of cancellations, and of commands that may have been applied before.
-    For a batch that is decided while the one before it is written, all that it reads."""
+    For a batch that is decided while the one before it is written, all that it reads, if it does."""
     RULES = "rules"
     """What they decide, and the text of what is to be written."""
     WRITE = "write"

@@ -4,11 +4,15 @@ A small one is decided from memory, a large one while the one before it is still
 PostgreSQL writes it only if nothing has changed: the first statement of its transaction locks the event's
 row, and refuses to go on unless that is as it was thought to be (optimistic concurrency control, Kung and
 Robinson, 1981).
+
+Nor need what users hold be read for a large one: as long as that goes well, they are thought to hold nothing.
+PostgreSQL counts the tickets of everybody who is booked, and refuses the batch if that was wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shared import limits
@@ -16,7 +20,7 @@ from shared.clock import Clock
 from shared.database import batches
 from shared.database.engine import Database
 from shared.database.prepared import Statement
-from shared.domain import BookTickets, EventState, OutcomeCode, apply_batch
+from shared.domain import BookTickets, EventState, Outcome, OutcomeCode, apply_batch
 from shared.errors import WriteRefused
 from shared.line.codec import WaitingCommand
 from shared.records import EventRecord, sale_terms
@@ -25,13 +29,49 @@ from worker.decision import decision_of
 from worker.memory import Remembered
 from worker.phases import Phase, Phases
 
+_WHATEVER_IS_HELD = frozenset(
+    {OutcomeCode.SALES_CLOSED, OutcomeCode.SALES_NOT_OPEN, OutcomeCode.COMMAND_UNREADABLE}
+)
+"""Refusals for which it makes no difference what a user holds."""
+
+_MayRefuse = Callable[[EventRecord, Outcome], bool]
+"""Whether a plan for an event may tell somebody this refusal."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What PostgreSQL is asked to write, and what it then holds."""
+    """What PostgreSQL is asked to write, and what it then holds.
+
+    One that `guesses` did not read what its users hold, but thought that it is nothing.
+    """
 
     request: Statement
     batch: AppliedBatch
+    guesses: bool = False
+
+
+@dataclass(slots=True)
+class Planning:
+    """Whether a worker decides ahead, and by guess: not before these moments, in monotonic seconds."""
+
+    resumes_at: float = -math.inf
+    guesses_resume_at: float = -math.inf
+
+    def may_decide_ahead(self, clock: Clock) -> bool:
+        """Not soon after PostgreSQL had no answer."""
+        return clock.monotonic_seconds() >= self.resumes_at
+
+    def may_guess(self, clock: Clock) -> bool:
+        """Not soon after that was wrong."""
+        return clock.monotonic_seconds() >= self.guesses_resume_at
+
+    def pause(self, clock: Clock) -> None:
+        """PostgreSQL had no answer, or not soon: decide in turn for a while."""
+        self.resumes_at = clock.monotonic_seconds() + limits.PLANS_PAUSE_SECONDS
+
+    def pause_guesses(self, clock: Clock) -> None:
+        """Somebody's tickets mattered: read them for a while."""
+        self.guesses_resume_at = clock.monotonic_seconds() + limits.GUESSES_PAUSE_SECONDS
 
 
 def plan_from_memory(
@@ -46,22 +86,23 @@ def plan_from_memory(
         return None
     known = remembered.holdings
     holdings = {user_id: known[user_id] for user_id in users_who_book(waiting) if user_id in known}
-    return _plan(clock, remembered.event, holdings, waiting, token, refuses=False)
+    return _plan(clock, remembered.event, holdings, waiting, token, _nobody)
 
 
 def plan_ahead(
     database: Database,
     clock: Clock,
+    planning: Planning,
     event: EventRecord | None,
-    on_its_way: Mapping[str, int],
+    before: Plan | None,
     waiting: Sequence[WaitingCommand],
     token: int,
 ) -> Plan | None:
     """A batch as it follows one that leaves the event like this; None if it must be read in its turn.
 
-    Where the one before may not be committed yet, it was a plan, and `on_its_way` are the tickets that its
-    users will then have. It books for nobody else, so what is committed tells those of all others, whether or
-    not it is part of that by now.
+    Where the one before may not be committed yet, it is the plan `before`, by which it is known what its
+    users will then hold. It books for nobody else, so what is committed tells the tickets of all others,
+    whether or not it is part of that by now. What follows a guess is one too, for its users may hold more.
 
     Raises:
         EventLocked: the tables are locked for too long, as by a migration.
@@ -69,17 +110,23 @@ def plan_ahead(
     """
     if event is None or event.archived_at is not None or not _only_books_next(event, waiting, token):
         return None
-    phases = Phases(clock)
     users = users_who_book(waiting)
-    known = users & on_its_way.keys()
+    held = {} if before is None else before.batch.holdings
+    holdings = {user_id: held[user_id] for user_id in users & held.keys()}
+    guesses = planning.may_guess(clock) if before is None else before.guesses
+    if guesses:
+        plan = _plan(clock, event, holdings, waiting, token, _who_is_refused_in_any_case, guesses=True)
+        if plan is None:
+            planning.pause_guesses(clock)
+        return plan
+    phases = Phases(clock)
     rows = database.look(
-        batches.read_holdings(event.id, users - known),
+        batches.read_holdings(event.id, users - holdings.keys()),
         prepares=batches.PREPARED,
         seconds_max=limits.PLAN_LOOK_SECONDS_MAX,
     )
-    holdings = batches.holdings_of(rows) | {user_id: on_its_way[user_id] for user_id in known}
     phases.end(Phase.PREFETCH)
-    return _plan(clock, event, holdings, waiting, token, refuses=True)
+    return _plan(clock, event, batches.holdings_of(rows) | holdings, waiting, token, _everybody)
 
 
 def write_planned(database: Database, clock: Clock, plan: Plan) -> AppliedBatch | None:
@@ -117,16 +164,35 @@ def _only_books_next(event: EventRecord, waiting: Sequence[WaitingCommand], toke
     )
 
 
+def _nobody(_event: EventRecord, _refusal: Outcome) -> bool:
+    return False
+
+
+def _everybody(_event: EventRecord, _refusal: Outcome) -> bool:
+    return True
+
+
+def _who_is_refused_in_any_case(event: EventRecord, refusal: Outcome) -> bool:
+    """Also where they hold more than it was thought.
+
+    Who was booked up to the limit by this batch or the one before holds no more, or PostgreSQL refuses that.
+    """
+    return refusal.code in _WHATEVER_IS_HELD or (
+        refusal.code is OutcomeCode.USER_LIMIT_EXCEEDED and refusal.held_tickets == event.max_tickets_per_user
+    )
+
+
 def _plan(
     clock: Clock,
     event: EventRecord,
     holdings: Mapping[str, int],
     waiting: Sequence[WaitingCommand],
     token: int,
+    may_refuse: _MayRefuse,
     *,
-    refuses: bool,
+    guesses: bool = False,
 ) -> Plan | None:
-    """What a batch comes to; None if it comes to nothing, or to a refusal where it `refuses` nobody."""
+    """What a batch comes to; None if it comes to nothing, or to a refusal that it may not tell."""
     phases = Phases(clock)
     state = EventState(
         terms=sale_terms(event),
@@ -135,7 +201,8 @@ def _plan(
         bookings={},
     )
     state, outcomes = apply_batch(state, [each.command for each in waiting])
-    if not refuses and any(outcome.code is not OutcomeCode.BOOKED for outcome in outcomes):
+    refusals = [outcome for outcome in outcomes if outcome.code is not OutcomeCode.BOOKED]
+    if not all(may_refuse(event, refusal) for refusal in refusals):
         return None
     decided = decision_of(event, {}, waiting, state, outcomes, token, clock.now())
     if decided.writes is None:
@@ -143,6 +210,7 @@ def _plan(
     plan = Plan(
         request=batches.write_all_if(event, decided.writes),
         batch=applied_batch(event, decided, waiting, {}),
+        guesses=guesses,
     )
     phases.end(Phase.RULES)
     return plan

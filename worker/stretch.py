@@ -7,7 +7,7 @@ import math
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,7 +29,7 @@ from worker.applied_batch import AppliedBatch
 from worker.batch import apply_to_database
 from worker.memory import Memory
 from worker.phases import Phase, Phases
-from worker.plan import Plan, plan_ahead
+from worker.plan import Plan, Planning, plan_ahead
 from worker.spans import tell_spans
 from worker.watch import tell_batch
 
@@ -52,13 +52,6 @@ class Tally:
     applied: int = 0
     failed: int = 0
     working_seconds: float = 0.0
-
-
-@dataclass(slots=True)
-class Planning:
-    """Whether batches are decided ahead: not before this moment, in monotonic seconds."""
-
-    resumes_at: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,11 +145,13 @@ class Stretch:
         writing: _Writing | None = self._write_next(None)
         while writing is not None:
             plan = writing.plan
-            next_plan = None if plan is None else self._plan_next(plan.batch.event, plan.batch.holdings)
+            next_plan = None if plan is None else self._plan_next(plan.batch.event, plan)
             applied = writing.applied.result()
             if plan is None or applied.batch is not plan.batch:
+                if plan is not None and plan.guesses:
+                    self._context.planning.pause_guesses(self._context.clock)
                 # It is committed, so all that users hold can be read. What it says of them may be a guess.
-                next_plan = self._plan_next(applied.batch.event, {})
+                next_plan = self._plan_next(applied.batch.event, None)
             if self._context.stopping.is_set():
                 # What is being written is finished; the rest still waits.
                 self._in_hand.clear()
@@ -178,21 +173,29 @@ class Stretch:
         self._writing = _Writing(commands=commands, plan=plan, applied=applied)
         return self._writing
 
-    def _plan_next(self, event: EventRecord | None, on_its_way: Mapping[str, int]) -> Plan | None:
+    def _plan_next(self, event: EventRecord | None, before: Plan | None) -> Plan | None:
         """The next batch in hand as it follows one that leaves the event like this, if that can be said.
+
+        `before` is that one where it is a plan that is still being written.
 
         Where the database does not answer, or not soon, as when it has no second connection for us, work goes
         on without plans for a while.
         """
         context, claim = self._context, self._claim
-        if not self._in_hand or context.clock.monotonic_seconds() < context.planning.resumes_at:
+        if not self._in_hand or not context.planning.may_decide_ahead(context.clock):
             return None
         try:
             return plan_ahead(
-                context.database, context.clock, event, on_its_way, self._in_hand[0], claim.token
+                context.database,
+                context.clock,
+                context.planning,
+                event,
+                before,
+                self._in_hand[0],
+                claim.token,
             )
         except (DatabaseUnavailable, EventLocked) as error:
-            context.planning.resumes_at = context.clock.monotonic_seconds() + limits.PLANS_PAUSE_SECONDS
+            context.planning.pause(context.clock)
             log_event(
                 logger,
                 logging.WARNING,

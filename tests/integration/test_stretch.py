@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ from typing import Any
 import pytest
 import redis
 
+from shared import limits
 from shared.database.engine import Database
 from shared.database.prepared import Statement
 from shared.domain import OutcomeCode
 from shared.errors import DatabaseUnavailable, EventLocked, LineUnavailable, OnsaleError
 from shared.line.codec import cancel_payload
 from shared.line.consumer import Claim, Consumer, Peeked
+from shared.line.producer import Submission
 from shared.metrics import (
     BATCHES_REFUSED_AHEAD,
     BATCHES_WRITTEN_AHEAD,
@@ -39,6 +42,7 @@ from tests.builders import (
     work_off,
 )
 from tests.conftest import IDLE_SECONDS_MAX
+from tests.faults.boundaries import FROM_MEMORY, LOOK, Boundaries, no_action, watch_database
 from worker import stretch
 from worker.applied_batch import AppliedBatch
 from worker.batch import apply_to_database
@@ -333,6 +337,59 @@ def test_tickets_that_are_given_back_in_a_long_line_are_sold_to_who_comes_next(
         *[OutcomeCode.BOOKED] * 20,
         *[SOLD_OUT] * 20,
     ]
+    assert violations(database) == []
+
+
+def test_a_long_line_of_new_users_is_decided_without_reading_until_one_is_none(
+    settings: Settings, worker: Worker, database: Database, redis_client: redis.Redis
+) -> None:
+    event = create_event(database, total_tickets=200)
+    seed(settings, event)
+    submit(settings, [book(event.id, "ann", 2)])
+    work_off(build_worker(settings, database, name="another"), redis_client, event.id)
+    users = [f"user{number}" for number in range(120)]
+    users[60] = "ann"
+    submit(settings, [book(event.id, user) for user in users])
+    boundaries = Boundaries(no_action)
+    watch_database(worker._context.database, boundaries)
+    boundaries.watching = True
+    refused = BATCHES_REFUSED_AHEAD._value.get()
+    work_off(worker, redis_client, event.id)
+    first_look = boundaries.names.index(f"before {LOOK}")
+    assert boundaries.names[:first_look].count(f"before {FROM_MEMORY}") >= 60 // BATCH_COMMANDS_MAX
+    assert boundaries.names.count(f"before {LOOK}") >= 40 // BATCH_COMMANDS_MAX
+    assert BATCHES_REFUSED_AHEAD._value.get() == refused + 1
+    codes = [code for _, _, code in outcomes_in_ledger(database, event.id)]
+    assert codes == [OutcomeCode.BOOKED] * 61 + [OVER_LIMIT] + [OutcomeCode.BOOKED] * 59
+    assert violations(database) == []
+
+
+@pytest.mark.parametrize("users", [20, 60, 400])
+def test_whoever_comes_in_whatever_order_is_told_what_the_rules_say(
+    settings: Settings,
+    worker: Worker,
+    database: Database,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    users: int,
+) -> None:
+    """However often somebody holds more than was thought, and is thought to hold nothing again at once."""
+    monkeypatch.setattr(limits, "GUESSES_PAUSE_SECONDS", 0.0)
+    chance = random.Random(users)
+    event = create_event(database, total_tickets=200, max_tickets_per_user=3)
+    seed(settings, event)
+    commands: list[Submission] = []
+    for _ in range(300):
+        if chance.random() < 0.02 and commands:
+            commands.append(submission(event.id, cancel_payload(chance.choice(commands).job_id)))
+        else:
+            commands.append(book(event.id, f"user{chance.randrange(users)}", chance.choice([1, 1, 2, 3])))
+    submit(settings, commands)
+    written = BATCHES_WRITTEN_AHEAD._value.get()
+    work_off(worker, redis_client, event.id)
+    assert BATCHES_WRITTEN_AHEAD._value.get() > written
+    rows = outcomes_in_ledger(database, event.id)
+    assert [job_id for _, job_id, _ in rows] == [command.job_id for command in commands]
     assert violations(database) == []
 
 
