@@ -28,6 +28,10 @@ USER = "onsale"
 DATABASE = "onsale"
 MAINTENANCE_DATABASE = "postgres"
 PASSWORD_BYTES = 24
+
+ORDER_OF_TEXTS = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+"""Options of initdb: PostgreSQL's own order of texts, which no library or locale of the machine decides."""
+
 BUFFERS_SHARE_OF_MEMORY = 0.25
 """What PostgreSQL's documentation takes for a reasonable start (Resource Consumption, shared_buffers)."""
 
@@ -143,11 +147,7 @@ class PostgresServer(Server):
             f"--username={USER}",
             f"--pwfile={self._beside('password')}",
             "--auth=scram-sha-256",
-            "--encoding=UTF8",
-            # PostgreSQL's own C.UTF-8: it doesn't depend on which locales the machine has.
-            "--locale=C",
-            "--locale-provider=builtin",
-            "--builtin-locale=C.UTF-8",
+            *ORDER_OF_TEXTS,
             "--no-instructions",
         ]
 

@@ -64,8 +64,11 @@ PLAN_LOOK_SECONDS_MAX = 1.0
 PLANS_PAUSE_SECONDS = 30.0
 """How long a worker decides nothing ahead after it could not read for it."""
 
-GUESSES_PAUSE_SECONDS = 30.0
-"""How long a worker reads again what users hold after it was wrong to think that they hold nothing."""
+UNSURE_GUESS_PAUSE_SECONDS = 2.0
+"""How long a worker reads what users hold after a batch could not be decided without that."""
+
+REFUSED_GUESS_PAUSE_SECONDS = 30.0
+"""The same after PostgreSQL refused a batch that was decided without that, which its log tells at length."""
 
 COMMANDS_FROM_MEMORY_MAX = 32
 """Commands of a batch that is remembered, and decided without reading; a larger one gains little by it."""

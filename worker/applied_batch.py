@@ -21,7 +21,7 @@ class AppliedBatch:
 
     `recorded` are the rows of commands that had been applied before, `entries` those of the others. `event`
     and `view` are None if the event does not exist. `holdings` are the tickets of the users that the rules
-    asked for.
+    asked for, as far as they were known.
     """
 
     event_id: str

@@ -5,8 +5,8 @@ PostgreSQL writes it only if nothing has changed: the first statement of its tra
 row, and refuses to go on unless that is as it was thought to be (optimistic concurrency control, Kung and
 Robinson, 1981).
 
-Nor need what users hold be read for a large one: as long as that goes well, they are thought to hold nothing.
-PostgreSQL counts the tickets of everybody who is booked, and refuses the batch if that was wrong.
+Nor need what users hold be read for a long line: as long as that goes well they are thought to hold nothing.
+PostgreSQL counts the tickets of all who are booked, and refuses a batch by which one would hold too many.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ from worker.decision import decision_of
 from worker.memory import Remembered
 from worker.phases import Phase, Phases
 
-_WHATEVER_IS_HELD = frozenset(
-    {OutcomeCode.SALES_CLOSED, OutcomeCode.SALES_NOT_OPEN, OutcomeCode.COMMAND_UNREADABLE}
-)
+_WHATEVER_IS_HELD = frozenset({OutcomeCode.SALES_CLOSED, OutcomeCode.SALES_NOT_OPEN})
 """Refusals for which it makes no difference what a user holds."""
 
 _MayRefuse = Callable[[EventRecord, Outcome], bool]
@@ -42,7 +40,7 @@ _MayRefuse = Callable[[EventRecord, Outcome], bool]
 class Plan:
     """What PostgreSQL is asked to write, and what it then holds.
 
-    One that `guesses` did not read what its users hold, but thought that it is nothing.
+    One that `guesses` thinks that its users hold nothing but what plans before it book for them.
     """
 
     request: Statement
@@ -62,16 +60,16 @@ class Planning:
         return clock.monotonic_seconds() >= self.resumes_at
 
     def may_guess(self, clock: Clock) -> bool:
-        """Not soon after that was wrong."""
+        """Not soon after it was of no use."""
         return clock.monotonic_seconds() >= self.guesses_resume_at
 
     def pause(self, clock: Clock) -> None:
         """PostgreSQL had no answer, or not soon: decide in turn for a while."""
         self.resumes_at = clock.monotonic_seconds() + limits.PLANS_PAUSE_SECONDS
 
-    def pause_guesses(self, clock: Clock) -> None:
-        """Somebody's tickets mattered: read them for a while."""
-        self.guesses_resume_at = clock.monotonic_seconds() + limits.GUESSES_PAUSE_SECONDS
+    def pause_guesses(self, clock: Clock, seconds: float) -> None:
+        """What somebody holds mattered: read it for a while."""
+        self.guesses_resume_at = clock.monotonic_seconds() + seconds
 
 
 def plan_from_memory(
@@ -100,9 +98,10 @@ def plan_ahead(
 ) -> Plan | None:
     """A batch as it follows one that leaves the event like this; None if it must be read in its turn.
 
-    Where the one before may not be committed yet, it is the plan `before`, by which it is known what its
-    users will then hold. It books for nobody else, so what is committed tells the tickets of all others,
-    whether or not it is part of that by now. What follows a guess is one too, for its users may hold more.
+    Where the one before may not be committed yet, it is the plan `before`, which says what its users will
+    then hold. It books for nobody else, so what is committed tells the tickets of all others, whether or not
+    it is part of that by now. What follows a guess is one too, for the users of that may hold more than it
+    says. Where a guess decides nothing, `planning` makes no other for a while.
 
     Raises:
         EventLocked: the tables are locked for too long, as by a migration.
@@ -117,7 +116,7 @@ def plan_ahead(
     if guesses:
         plan = _plan(clock, event, holdings, waiting, token, _who_is_refused_in_any_case, guesses=True)
         if plan is None:
-            planning.pause_guesses(clock)
+            planning.pause_guesses(clock, limits.UNSURE_GUESS_PAUSE_SECONDS)
         return plan
     phases = Phases(clock)
     rows = database.look(
@@ -175,7 +174,7 @@ def _everybody(_event: EventRecord, _refusal: Outcome) -> bool:
 def _who_is_refused_in_any_case(event: EventRecord, refusal: Outcome) -> bool:
     """Also where they hold more than it was thought.
 
-    Who was booked up to the limit by this batch or the one before holds no more, or PostgreSQL refuses that.
+    Who was booked up to the limit, by this batch or those before, holds no more, or PostgreSQL refuses that.
     """
     return refusal.code in _WHATEVER_IS_HELD or (
         refusal.code is OutcomeCode.USER_LIMIT_EXCEEDED and refusal.held_tickets == event.max_tickets_per_user

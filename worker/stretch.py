@@ -36,7 +36,7 @@ from worker.watch import tell_batch
 logger = logging.getLogger(__name__)
 
 DATABASE_CONNECTIONS_MAX = 2
-"""One writes; over the other, which is opened when a line is long, what comes behind is read."""
+"""One writes; over the other, which is opened when it is needed, what comes behind in a long line is read."""
 
 BATCHES_BESIDE_MAX = 2
 """Batches of a long line that threads work on while one is decided: one is written, one completed."""
@@ -149,7 +149,9 @@ class Stretch:
             applied = writing.applied.result()
             if plan is None or applied.batch is not plan.batch:
                 if plan is not None and plan.guesses:
-                    self._context.planning.pause_guesses(self._context.clock)
+                    self._context.planning.pause_guesses(
+                        self._context.clock, limits.REFUSED_GUESS_PAUSE_SECONDS
+                    )
                 # It is committed, so all that users hold can be read. What it says of them may be a guess.
                 next_plan = self._plan_next(applied.batch.event, None)
             if self._context.stopping.is_set():

@@ -18,7 +18,7 @@ from shared.line.codec import WaitingCommand
 from shared.metrics import BATCHES_REFUSED_AHEAD
 from shared.records import EventRecord
 from tests.builders import assert_books_balance, booking, create_event, tamper, violations
-from tests.faults.boundaries import Boundaries, no_action, watch_database
+from tests.faults.boundaries import LOOK, Boundaries, no_action, watch_database
 from worker.applied_batch import AppliedBatch
 from worker.batch import apply_to_database
 from worker.plan import Plan, Planning, plan_ahead
@@ -35,8 +35,8 @@ def event(database: Database) -> EventRecord:
 
 @pytest.fixture
 def planning(monkeypatch: pytest.MonkeyPatch) -> Planning:
-    """For which a wrong guess is never long ago."""
-    monkeypatch.setattr(limits, "GUESSES_PAUSE_SECONDS", math.inf)
+    """For which a guess that was of no use is never long ago."""
+    monkeypatch.setattr(limits, "UNSURE_GUESS_PAUSE_SECONDS", math.inf)
     return Planning()
 
 
@@ -80,7 +80,7 @@ def guesser(database: Database, planning: Planning) -> Planner:
 @pytest.fixture
 def reader(database: Database, planning: Planning) -> Planner:
     """One who reads what users hold."""
-    planning.pause_guesses(CLOCK)
+    planning.pause_guesses(CLOCK, math.inf)
     return Planner(database, planning)
 
 
@@ -126,15 +126,23 @@ def test_tickets_that_are_sold_in_the_batch_before_are_gone(
 
 def test_a_guess_reads_nothing(guesser: Planner, database: Database, applied: AppliedBatch) -> None:
     boundaries = Boundaries(no_action)
+    # Only connections that are opened from now on are watched.
+    database.close_idle()
     watch_database(database, boundaries)
     boundaries.watching = True
     second = guesser.sure_plan(applied, [booking(2, "bob", 2), booking(3, "ann")])
     third = guesser.sure_plan(second, [booking(4, "cid"), booking(5, "bob")])
+    assert second.guesses
+    assert third.guesses
     assert boundaries.names == []
     assert guesser.write(second) is second.batch
-    assert guesser.write(third) is third.batch
-    assert outcomes(third.batch) == ["booked", "user-limit-exceeded"]
-    assert held(third.batch) == [2]
+    written = guesser.write(third)
+    assert written is third.batch
+    assert outcomes(written) == ["booked", "user-limit-exceeded"]
+    assert held(written) == [2]
+    guesser.planning.pause_guesses(CLOCK, math.inf)
+    guesser.sure_plan(written, [booking(6, "dan")])
+    assert f"after {LOOK}" in boundaries.names
     assert violations(database) == []
 
 
@@ -173,7 +181,7 @@ def test_a_guess_that_books_over_the_limit_is_not_written(
         ([booking(2, "bob", 2)], 1),
     ],
     ids=[
-        "who may hold more than what was booked",
+        "who may hold more than was booked",
         "for whom no tickets are left",
         "for whom too few are left",
     ],
@@ -200,9 +208,20 @@ def test_a_guess_refuses_who_would_be_refused_whatever_they_hold(
     tamper(database, f"UPDATE events SET {change} WHERE id = '{event.id}'")
     applied = apply_to_database(database, CLOCK, event.id, [booking(1, "ann")], TOKEN)
     made = guesser.sure_plan(applied, [booking(2, "ann"), booking(3, "bob")])
+    assert made.guesses
     assert guesser.write(made) is made.batch
     assert outcomes(made.batch) == [outcome, outcome]
+
+
+def test_a_guess_refuses_who_was_booked_up_to_the_limit_by_it(
+    guesser: Planner, database: Database, applied: AppliedBatch
+) -> None:
+    made = guesser.sure_plan(applied, [booking(2, "bob", 2), booking(3, "bob")])
     assert made.guesses
+    assert guesser.write(made) is made.batch
+    assert outcomes(made.batch) == ["booked", "user-limit-exceeded"]
+    assert held(made.batch) == [2]
+    assert violations(database) == []
 
 
 def test_what_follows_a_guess_is_one_until_all_is_written(
@@ -210,7 +229,7 @@ def test_what_follows_a_guess_is_one_until_all_is_written(
 ) -> None:
     """What users of the batch before hold is a guess, too, so nothing is read beside it."""
     second = guesser.sure_plan(applied, [booking(2, "ann")])
-    guesser.planning.pause_guesses(CLOCK)
+    guesser.planning.pause_guesses(CLOCK, math.inf)
     assert guesser.sure_plan(second, [booking(3, "bob")]).guesses
     assert guesser.plan(second, [booking(3, "ann", 2)]) is None
     written = guesser.write(second)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from local.postgres import ORDER_OF_TEXTS
 from shared.settings import Settings
 
 DOCKERFILES = ("Dockerfile.api", "Dockerfile.worker")
@@ -50,6 +51,12 @@ def test_every_base_image_has_a_version(project_root: Path, name: str) -> None:
     assert re.search(r"^ARG BASE=python:3\.\d+-slim-bookworm$", text, re.MULTILINE)
     for stage in stages(text):
         assert stage.split()[1] in {"base", "${BASE}"}
+
+
+def test_a_new_database_orders_texts_as_that_of_make_up(compose: str) -> None:
+    """Another order would be that of the image's C library, which a newer image may change."""
+    postgres = yaml.safe_load(compose)["services"]["postgres"]
+    assert postgres["environment"]["POSTGRES_INITDB_ARGS"].split() == list(ORDER_OF_TEXTS)
 
 
 def pins(text: str) -> set[tuple[str, str]]:
