@@ -114,8 +114,8 @@ MUTATIONS = (
         invariant="I2",
         what="what users hold is read beside a batch that guesses what its own hold",
         path="worker/plan.py",
-        old="if before is None else before.guesses",
-        new="if before is None else False",
+        old="before.batch.holdings, before.guesses",
+        new="before.batch.holdings, False",
         test="tests/integration/test_plan.py",
     ),
     Mutation(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
 
 from sqlalchemy import select
 
@@ -28,22 +27,6 @@ from worker.batch import apply_to_database
 from worker.webhooks.deliver import Deliverer
 from worker.webhooks.make import Maker
 from worker.webhooks.sender import Sender, public_certificates
-
-
-class MovableClock(SystemClock):
-    """The machine's clock, put forward by a test."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-
-    def now(self) -> datetime:
-        return super().now() + self.ahead
-
-    def monotonic_seconds(self) -> float:
-        return super().monotonic_seconds() + self.ahead.total_seconds()
-
-    def advance(self, **by: float) -> None:
-        self.ahead += timedelta(**by)
 
 
 def sell(database: Database, event: EventRecord, *user_ids: str, ticket_count: int = 1) -> list[str]:

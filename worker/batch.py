@@ -61,7 +61,8 @@ def apply_to_database(
 
     A command that was applied before gives its recorded outcome again. With a `memory` of the small batches
     before, a small one that only books is written without reading anything first. With a `plan` of these
-    commands that is written, unless the event is not as it was when the plan was made.
+    commands that is written, unless PostgreSQL refuses it, because the event or what users hold is not as
+    thought.
 
     Raises:
         StaleClaim: a newer consumer has worked on this event; nothing was applied.

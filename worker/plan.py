@@ -91,28 +91,30 @@ def plan_ahead(
     database: Database,
     clock: Clock,
     planning: Planning,
-    event: EventRecord | None,
-    before: Plan | None,
+    before: Plan | AppliedBatch,
     waiting: Sequence[WaitingCommand],
     token: int,
 ) -> Plan | None:
-    """A batch as it follows one that leaves the event like this; None if it must be read in its turn.
+    """A batch as it follows the one before; None if it must be read in its turn.
 
-    Where the one before may not be committed yet, it is the plan `before`, which says what its users will
-    then hold. It books for nobody else, so what is committed tells the tickets of all others, whether or not
-    it is part of that by now. What follows a guess is one too, for the users of that may hold more than it
-    says. Where a guess decides nothing, `planning` makes no other for a while.
+    Where the one before may not be committed yet, it is a plan, which says what its users will then hold. It
+    books for nobody else, so what is committed tells the tickets of all others, whether or not it is part of
+    that by now. What follows a guess is one too, for the users of that may hold more than it says. Where a
+    guess decides nothing, `planning` makes no other for a while.
 
     Raises:
         EventLocked: the tables are locked for too long, as by a migration.
         DatabaseUnavailable: PostgreSQL did not answer, or not soon enough.
     """
+    on_its_way: Mapping[str, int]
+    if isinstance(before, Plan):
+        event, on_its_way, guesses = before.batch.event, before.batch.holdings, before.guesses
+    else:
+        event, on_its_way, guesses = before.event, {}, planning.may_guess(clock)
     if event is None or event.archived_at is not None or not _only_books_next(event, waiting, token):
         return None
     users = users_who_book(waiting)
-    held = {} if before is None else before.batch.holdings
-    holdings = {user_id: held[user_id] for user_id in users & held.keys()}
-    guesses = planning.may_guess(clock) if before is None else before.guesses
+    holdings = {user_id: on_its_way[user_id] for user_id in users & on_its_way.keys()}
     if guesses:
         plan = _plan(clock, event, holdings, waiting, token, _who_is_refused_in_any_case, guesses=True)
         if plan is None:

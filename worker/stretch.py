@@ -23,7 +23,6 @@ from shared.errors import DatabaseUnavailable, EventLocked
 from shared.line.codec import WaitingCommand
 from shared.line.consumer import Claim, Completion, Consumer, GiveBack, Peeked, job_words
 from shared.log import log_event
-from shared.records import EventRecord
 from shared.settings import Settings
 from worker.applied_batch import AppliedBatch
 from worker.batch import apply_to_database
@@ -142,18 +141,17 @@ class Stretch:
         So two more have to be in hand when one is completed: the completion looks at what comes behind them,
         and the first look at the line was cut for that.
         """
+        planning, clock = self._context.planning, self._context.clock
         writing: _Writing | None = self._write_next(None)
         while writing is not None:
             plan = writing.plan
-            next_plan = None if plan is None else self._plan_next(plan.batch.event, plan)
+            next_plan = None if plan is None else self._plan_next(plan)
             applied = writing.applied.result()
             if plan is None or applied.batch is not plan.batch:
                 if plan is not None and plan.guesses:
-                    self._context.planning.pause_guesses(
-                        self._context.clock, limits.REFUSED_GUESS_PAUSE_SECONDS
-                    )
+                    planning.pause_guesses(clock, limits.REFUSED_GUESS_PAUSE_SECONDS)
                 # It is committed, so all that users hold can be read. What it says of them may be a guess.
-                next_plan = self._plan_next(applied.batch.event, None)
+                next_plan = self._plan_next(applied.batch)
             if self._context.stopping.is_set():
                 # What is being written is finished; the rest still waits.
                 self._in_hand.clear()
@@ -175,10 +173,8 @@ class Stretch:
         self._writing = _Writing(commands=commands, plan=plan, applied=applied)
         return self._writing
 
-    def _plan_next(self, event: EventRecord | None, before: Plan | None) -> Plan | None:
-        """The next batch in hand as it follows one that leaves the event like this, if that can be said.
-
-        `before` is that one where it is a plan that is still being written.
+    def _plan_next(self, before: Plan | AppliedBatch) -> Plan | None:
+        """The next batch in hand as it follows that one, which may still be written; None if nobody can say.
 
         Where the database does not answer, or not soon, as when it has no second connection for us, work goes
         on without plans for a while.
@@ -188,13 +184,7 @@ class Stretch:
             return None
         try:
             return plan_ahead(
-                context.database,
-                context.clock,
-                context.planning,
-                event,
-                before,
-                self._in_hand[0],
-                claim.token,
+                context.database, context.clock, context.planning, before, self._in_hand[0], claim.token
             )
         except (DatabaseUnavailable, EventLocked) as error:
             context.planning.pause(context.clock)

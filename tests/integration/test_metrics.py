@@ -26,6 +26,7 @@ from shared.line.keys import RQ_WORKER, RQ_WORKERS
 from shared.line.status import LineStatus
 from shared.settings import Settings
 from tests.builders import book, create_event, seed, submit, tamper, wait_until
+from tests.clocks import StoppedClock
 from tests.conftest import StartWebhooks, StartWorker
 from tests.unit.test_metrics import needs_promtool
 from worker.__main__ import main
@@ -229,10 +230,6 @@ def test_workers_and_processes_of_webhooks_are_counted_apart_while_they_live(
 
 
 def test_redis_is_asked_once_a_moment_however_many_ask(settings: Settings, redis_client: redis.Redis) -> None:
-    class StoppedClock(SystemClock):
-        def monotonic_seconds(self) -> float:
-            return 100.0
-
     status = LineStatus(connect(settings), StoppedClock())
     metrics.exposition(status)
     before = redis_client.info("commandstats")["cmdstat_dbsize"]["calls"]

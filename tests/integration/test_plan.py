@@ -57,11 +57,9 @@ class Planner:
         return self.planning.may_guess(CLOCK)
 
     def plan(self, last: AppliedBatch | Plan, waiting: Sequence[WaitingCommand]) -> Plan | None:
-        before = last if isinstance(last, Plan) else None
-        event = (last.batch if isinstance(last, Plan) else last).event
-        return plan_ahead(self.database, CLOCK, self.planning, event, before, waiting, TOKEN)
+        return plan_ahead(self.database, CLOCK, self.planning, last, waiting, TOKEN)
 
-    def sure_plan(self, last: AppliedBatch | Plan, waiting: Sequence[WaitingCommand]) -> Plan:
+    def plan_made(self, last: AppliedBatch | Plan, waiting: Sequence[WaitingCommand]) -> Plan:
         made = self.plan(last, waiting)
         assert made is not None
         return made
@@ -104,10 +102,10 @@ def test_who_holds_tickets_of_the_batch_before_or_of_earlier_ones_is_known(
     reader: Planner, database: Database, applied: AppliedBatch
 ) -> None:
     """Whether or not the batch before is written when the next is planned."""
-    second = reader.sure_plan(applied, [booking(2, "bob", 2), booking(3, "ann")])
-    third = reader.sure_plan(second, [booking(4, "bob"), booking(5, "ann"), booking(6, "cid")])
+    second = reader.plan_made(applied, [booking(2, "bob", 2), booking(3, "ann")])
+    third = reader.plan_made(second, [booking(4, "bob"), booking(5, "ann"), booking(6, "cid")])
     written = reader.write(second)
-    late = reader.sure_plan(written, third.batch.waiting)
+    late = reader.plan_made(written, third.batch.waiting)
     expected = ["user-limit-exceeded", "user-limit-exceeded", "booked"]
     assert outcomes(third.batch) == outcomes(late.batch) == expected
     assert reader.write(third) is third.batch
@@ -117,8 +115,8 @@ def test_who_holds_tickets_of_the_batch_before_or_of_earlier_ones_is_known(
 def test_tickets_that_are_sold_in_the_batch_before_are_gone(
     reader: Planner, database: Database, applied: AppliedBatch
 ) -> None:
-    second = reader.sure_plan(applied, [booking(position, f"user{position}", 2) for position in range(2, 6)])
-    third = reader.sure_plan(second, [booking(6, "eve", 2), booking(7, "eve"), booking(8, "fay")])
+    second = reader.plan_made(applied, [booking(position, f"user{position}", 2) for position in range(2, 6)])
+    third = reader.plan_made(second, [booking(6, "eve", 2), booking(7, "eve"), booking(8, "fay")])
     reader.write(second)
     assert outcomes(reader.write(third)) == ["not-enough-tickets", "booked", "not-enough-tickets"]
     assert_books_balance(database, applied.event_id)
@@ -130,8 +128,8 @@ def test_a_guess_reads_nothing(guesser: Planner, database: Database, applied: Ap
     database.close_idle()
     watch_database(database, boundaries)
     boundaries.watching = True
-    second = guesser.sure_plan(applied, [booking(2, "bob", 2), booking(3, "ann")])
-    third = guesser.sure_plan(second, [booking(4, "cid"), booking(5, "bob")])
+    second = guesser.plan_made(applied, [booking(2, "bob", 2), booking(3, "ann")])
+    third = guesser.plan_made(second, [booking(4, "cid"), booking(5, "bob")])
     assert second.guesses
     assert third.guesses
     assert boundaries.names == []
@@ -141,7 +139,7 @@ def test_a_guess_reads_nothing(guesser: Planner, database: Database, applied: Ap
     assert outcomes(written) == ["booked", "user-limit-exceeded"]
     assert held(written) == [2]
     guesser.planning.pause_guesses(CLOCK, math.inf)
-    guesser.sure_plan(written, [booking(6, "dan")])
+    guesser.plan_made(written, [booking(6, "dan")])
     assert f"after {LOOK}" in boundaries.names
     assert violations(database) == []
 
@@ -166,7 +164,7 @@ def test_a_guess_that_books_over_the_limit_is_not_written(
     expected: list[str],
     expected_held: list[int],
 ) -> None:
-    made = guesser.sure_plan(applied, waiting)
+    made = guesser.plan_made(applied, waiting)
     batch = guesser.write(made)
     assert batch is not made.batch
     assert (outcomes(batch), held(batch)) == (expected, expected_held)
@@ -193,7 +191,7 @@ def test_a_guess_refuses_nobody_who_may_hold_more_than_it_knows(
     applied = apply_to_database(database, CLOCK, event.id, [booking(1, "ann")], TOKEN)
     assert guesser.plan(applied, waiting) is None
     assert not guesser.may_guess()
-    made = guesser.sure_plan(applied, waiting)
+    made = guesser.plan_made(applied, waiting)
     assert not made.guesses
     assert guesser.write(made) is made.batch
 
@@ -207,7 +205,7 @@ def test_a_guess_refuses_who_would_be_refused_whatever_they_hold(
 ) -> None:
     tamper(database, f"UPDATE events SET {change} WHERE id = '{event.id}'")
     applied = apply_to_database(database, CLOCK, event.id, [booking(1, "ann")], TOKEN)
-    made = guesser.sure_plan(applied, [booking(2, "ann"), booking(3, "bob")])
+    made = guesser.plan_made(applied, [booking(2, "ann"), booking(3, "bob")])
     assert made.guesses
     assert guesser.write(made) is made.batch
     assert outcomes(made.batch) == [outcome, outcome]
@@ -216,7 +214,7 @@ def test_a_guess_refuses_who_would_be_refused_whatever_they_hold(
 def test_a_guess_refuses_who_was_booked_up_to_the_limit_by_it(
     guesser: Planner, database: Database, applied: AppliedBatch
 ) -> None:
-    made = guesser.sure_plan(applied, [booking(2, "bob", 2), booking(3, "bob")])
+    made = guesser.plan_made(applied, [booking(2, "bob", 2), booking(3, "bob")])
     assert made.guesses
     assert guesser.write(made) is made.batch
     assert outcomes(made.batch) == ["booked", "user-limit-exceeded"]
@@ -228,12 +226,12 @@ def test_what_follows_a_guess_is_one_until_all_is_written(
     guesser: Planner, database: Database, applied: AppliedBatch
 ) -> None:
     """What users of the batch before hold is a guess, too, so nothing is read beside it."""
-    second = guesser.sure_plan(applied, [booking(2, "ann")])
+    second = guesser.plan_made(applied, [booking(2, "ann")])
     guesser.planning.pause_guesses(CLOCK, math.inf)
-    assert guesser.sure_plan(second, [booking(3, "bob")]).guesses
+    assert guesser.plan_made(second, [booking(3, "bob")]).guesses
     assert guesser.plan(second, [booking(3, "ann", 2)]) is None
     written = guesser.write(second)
-    late = guesser.sure_plan(written, [booking(3, "ann", 2)])
+    late = guesser.plan_made(written, [booking(3, "ann", 2)])
     assert not late.guesses
     assert held(guesser.write(late)) == [2]
     assert violations(database) == []
@@ -252,7 +250,7 @@ def test_what_follows_a_guess_is_one_until_all_is_written(
 def test_a_plan_for_an_event_that_was_changed_since_is_not_written(
     planner: Planner, database: Database, applied: AppliedBatch, change: str, outcome: str
 ) -> None:
-    made = planner.sure_plan(applied, [booking(2, "bob", 2)])
+    made = planner.plan_made(applied, [booking(2, "bob", 2)])
     tamper(database, f"UPDATE events SET {change} WHERE id = '{applied.event_id}'")
     refused = BATCHES_REFUSED_AHEAD._value.get()
     batch = planner.write(made)
@@ -264,7 +262,7 @@ def test_a_plan_for_an_event_that_was_changed_since_is_not_written(
 def test_a_plan_that_another_consumer_has_come_before_is_not_written(
     planner: Planner, database: Database, applied: AppliedBatch
 ) -> None:
-    made = planner.sure_plan(applied, [booking(2, "bob")])
+    made = planner.plan_made(applied, [booking(2, "bob")])
     apply_to_database(database, CLOCK, applied.event_id, [booking(2, "cid")], TOKEN + 1)
     with pytest.raises(StaleClaim):
         planner.write(made)
@@ -275,7 +273,7 @@ def test_a_command_that_was_applied_before_is_not_applied_again(
     planner: Planner, database: Database, applied: AppliedBatch
 ) -> None:
     again = replace(applied.waiting[0], position=2)
-    batch = planner.write(planner.sure_plan(applied, [again, booking(3, "bob")]))
+    batch = planner.write(planner.plan_made(applied, [again, booking(3, "bob")]))
     assert outcomes(batch) == ["booked", "booked"]
     assert_books_balance(database, applied.event_id)
 

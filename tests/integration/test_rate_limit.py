@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,22 +16,10 @@ from shared.errors import LineUnavailable, RateLimited
 from shared.line.connections import connect_async
 from shared.line.tallies import Tallies
 from shared.settings import Settings
+from tests.clocks import StoppedClock
 
 PATIENCE_SECONDS = 30.0
 MINUTE = timedelta(seconds=limits.RATE_WINDOW_SECONDS)
-
-
-class StoppedClock:
-    """A clock that a test moves; it begins at the start of a span."""
-
-    def __init__(self) -> None:
-        self.moment = datetime(2026, 11, 23, 12, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.moment
-
-    def monotonic_seconds(self) -> float:
-        return self.moment.timestamp()
 
 
 def with_limiters(

@@ -58,7 +58,7 @@ SOLD_OUT, OVER_LIMIT = OutcomeCode.NOT_ENOUGH_TICKETS, OutcomeCode.USER_LIMIT_EX
 # All forty have one after the first round, thirty have two after the second.
 EXPECTED = [OutcomeCode.BOOKED] * 70 + [SOLD_OUT] * 10 + ([OVER_LIMIT] * 30 + [SOLD_OUT] * 10) * 4
 
-During = Callable[[int, Callable[[], None]], list[int]]
+During = Callable[[int, Callable[[], None]], list[Plan | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,22 +118,23 @@ def worker(settings: Settings) -> Iterator[Worker]:
 
 @pytest.fixture
 def during(monkeypatch: pytest.MonkeyPatch) -> During:
-    """Does something when a batch is decided ahead for the so many-th time; gives a list of all of them.
+    """Does something when a batch is decided ahead for the so many-th time; gives the plans of all of them.
 
     The batch before it is on its way then, and the one before that is being completed.
     """
 
-    def arrange(number: int, act: Callable[[], None]) -> list[int]:
-        decided: list[int] = []
+    def arrange(number: int, act: Callable[[], None]) -> list[Plan | None]:
+        plans: list[Plan | None] = []
 
         def act_and_plan(*arguments: Any) -> Plan | None:
-            decided.append(len(decided) + 1)
-            if decided[-1] == number:
+            plans.append(None)
+            if len(plans) == number:
                 act()
-            return plan_ahead(*arguments)
+            plans[-1] = plan_ahead(*arguments)
+            return plans[-1]
 
         monkeypatch.setattr(stretch, "plan_ahead", act_and_plan)
-        return decided
+        return plans
 
     return arrange
 
@@ -371,20 +372,13 @@ def test_whoever_comes_in_whatever_order_is_told_what_the_rules_say(
     database: Database,
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
+    during: During,
     users: int,
 ) -> None:
     """However often somebody holds more than was thought, and is thought to hold nothing again at once."""
     monkeypatch.setattr(limits, "UNSURE_GUESS_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(limits, "REFUSED_GUESS_PAUSE_SECONDS", 0.0)
-    plans: list[Plan] = []
-
-    def plan_and_note(*arguments: Any) -> Plan | None:
-        made = plan_ahead(*arguments)
-        if made is not None:
-            plans.append(made)
-        return made
-
-    monkeypatch.setattr(stretch, "plan_ahead", plan_and_note)
+    plans = during(0, lambda: None)
     chance = random.Random(users)
     event = create_event(database, total_tickets=450, max_tickets_per_user=3)
     seed(settings, event)
@@ -399,7 +393,7 @@ def test_whoever_comes_in_whatever_order_is_told_what_the_rules_say(
     submit(settings, commands)
     refused = BATCHES_REFUSED_AHEAD._value.get()
     work_off(worker, redis_client, event.id)
-    assert any(plan.guesses for plan in plans)
+    assert any(plan is not None and plan.guesses for plan in plans)
     assert BATCHES_REFUSED_AHEAD._value.get() > refused
     rows = outcomes_in_ledger(database, event.id)
     assert [job_id for _, job_id, _ in rows] == [command.job_id for command in commands]

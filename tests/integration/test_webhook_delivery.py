@@ -23,9 +23,9 @@ from shared.webhooks.schedule import TRIES_MAX
 from shared.webhooks.secrets import new_secret
 from tests.builders import create_event, tamper, wait_until
 from tests.certificates import make_certificate
+from tests.clocks import MovableClock
 from tests.receivers import Received, Receiver, running_receiver
 from tests.webhooks import (
-    MovableClock,
     attempts_of,
     current,
     deliverer,

@@ -30,10 +30,11 @@ from shared.records import EventRecord
 from shared.settings import Settings
 from shared.webhooks.records import MessageStatus, WebhookRecord
 from tests.builders import assert_books_balance, create_event, outcomes_in_ledger, tamper, wait_until
+from tests.clocks import MovableClock
 from tests.conftest import StartWebhooks, StartWorker
 from tests.processes import frozen
 from tests.receivers import Receiver, running_receiver
-from tests.webhooks import MovableClock, attempts_of, current, make_all, messages_of, register, sell
+from tests.webhooks import attempts_of, current, make_all, messages_of, register, sell
 from worker.webhooks.process import run_webhooks
 
 

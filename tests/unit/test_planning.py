@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from shared import limits
-from shared.clock import SystemClock
+from tests.clocks import StoppedClock
 from worker.plan import Planning
-
-
-class StoppedClock(SystemClock):
-    def __init__(self) -> None:
-        self.seconds = 100.0
-
-    def monotonic_seconds(self) -> float:
-        return self.seconds
 
 
 @pytest.mark.parametrize("seconds", [limits.UNSURE_GUESS_PAUSE_SECONDS, limits.REFUSED_GUESS_PAUSE_SECONDS])
@@ -22,10 +16,10 @@ def test_it_guesses_again_after_a_pause(seconds: float) -> None:
     clock, planning = StoppedClock(), Planning()
     assert planning.may_guess(clock)
     planning.pause_guesses(clock, seconds)
-    clock.seconds += seconds - 0.1
+    clock.moment += timedelta(seconds=seconds - 0.1)
     assert not planning.may_guess(clock)
     assert planning.may_decide_ahead(clock)
-    clock.seconds += 0.2
+    clock.moment += timedelta(seconds=0.2)
     assert planning.may_guess(clock)
 
 
@@ -33,7 +27,7 @@ def test_it_decides_ahead_again_after_a_pause() -> None:
     clock, planning = StoppedClock(), Planning()
     assert planning.may_decide_ahead(clock)
     planning.pause(clock)
-    clock.seconds += limits.PLANS_PAUSE_SECONDS - 0.1
+    clock.moment += timedelta(seconds=limits.PLANS_PAUSE_SECONDS - 0.1)
     assert not planning.may_decide_ahead(clock)
-    clock.seconds += 0.2
+    clock.moment += timedelta(seconds=0.2)
     assert planning.may_decide_ahead(clock)
