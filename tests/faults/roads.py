@@ -51,16 +51,14 @@ class StopWhenIdle(Sleeper):
 
 def watched_worker(
     settings: Settings, boundaries: Boundaries, *, name: str, wait_when_idle: bool = True
-) -> tuple[Worker, Database, redis.Redis]:
-    """A worker whose boundaries are counted from its first request on."""
+) -> tuple[Worker, Database, list[redis.Redis]]:
+    """A worker whose boundaries are counted from its first request on, and what is to be closed after it."""
     database = Database(settings, connections_max=DATABASE_CONNECTIONS_MAX)
     watch_database(database, boundaries)
     client = connect(settings)
     watch_redis(client, boundaries)
-    sleeper = StopWhenIdle(
-        connect(settings, blocking_seconds=settings.idle_wait_seconds),
-        idle_wait_seconds=settings.idle_wait_seconds,
-    )
+    waiting = connect(settings, blocking_seconds=settings.idle_wait_seconds)
+    sleeper = StopWhenIdle(waiting, idle_wait_seconds=settings.idle_wait_seconds)
     sleeper.at_once = not wait_when_idle
     clock = SystemClock()
     sleeper.worker = Worker(
@@ -72,15 +70,17 @@ def watched_worker(
         settings,
     )
     boundaries.watching = True
-    return sleeper.worker, database, client
+    return sleeper.worker, database, [client, waiting]
 
 
 def run_worker(settings: Settings, action: Action) -> list[str]:
     """Let a worker work until nothing is left; gives the boundaries that it passed."""
     boundaries = Boundaries(action)
-    worker, database, client = watched_worker(settings, boundaries, name="watched")
+    worker, database, clients = watched_worker(settings, boundaries, name="watched")
     worker.run()
-    client.close()
+    # The worker and its sleeper know each other, so nothing is closed by itself when they are gone.
+    for client in clients:
+        client.close()
     database.close()
     return boundaries.names
 

@@ -30,7 +30,7 @@ class Consumer(threading.Thread):
         self.names: list[str] = []
         self.finished = threading.Event()
         action = no_action if gate is None else gate.action
-        self._worker, self._database, self._client = watched_worker(
+        self._worker, self._database, self._clients = watched_worker(
             settings, Boundaries(self._requests_after_claiming(action)), name=name, wait_when_idle=False
         )
 
@@ -48,7 +48,8 @@ class Consumer(threading.Thread):
     def run(self) -> None:
         self._worker.run()
         self.finished.set()
-        self._client.close()
+        for client in self._clients:
+            client.close()
         self._database.close()
 
 
