@@ -13,9 +13,9 @@ from functools import partial
 from bench import costs, simulate
 from bench.catalogue import MEASURES, Measure
 from bench.catalogue import QUICK as QUICK_MEASURES
-from bench.floors import floors_of
+from bench.floors import caution, floors_of
 from bench.load import ensure_wrk
-from bench.machine import describe_servers
+from bench.machine import describe_servers, this_processor
 from bench.options import QUICK, Options, scratch
 from bench.outcome import Outcome
 from bench.processes import BenchmarkError, allow_clients
@@ -99,6 +99,8 @@ def _quick(names: Sequence[str], options: Options) -> int:
     _say(goals_table(outcomes.values()) + "\n")
     for floor in floors:
         _say(floor.verdict(outcomes))
+    if warning := caution(floors, this_processor()):
+        _say(warning)
     return exit_status(names, outcomes, [floor.figure for floor in floors if not floor.is_held(outcomes)])
 
 

@@ -21,11 +21,12 @@ FLOORED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
-    """A figure of a measure, and what it was in the last run that was written down."""
+    """A figure of a measure, what it was in the last run that was written down, and on which processor."""
 
     measure: str
     figure: str
     written: float
+    processor: str | None
 
     @property
     def least(self) -> float:
@@ -61,8 +62,30 @@ def floors_of(record: Record | None, names: Collection[str]) -> list[Floor]:
         entry = None if record is None else record.entries.get(measure)
         if entry is None or figure not in entry.outcome.figures:
             raise BenchmarkError(f"docs/benchmarks.json has no {figure} of {measure}; run `make bench` first")
-        floors.append(Floor(measure=measure, figure=figure, written=_number(entry.outcome.figures[figure])))
+        machine = entry.occasion.machine
+        floors.append(
+            Floor(
+                measure=measure,
+                figure=figure,
+                written=_number(entry.outcome.figures[figure]),
+                processor=None if machine is None else machine.processor,
+            )
+        )
     return floors
+
+
+def caution(floors: Collection[Floor], processor: str) -> str | None:
+    """What to know of floors that were reached on another processor than this; None if they were not.
+
+    A quicker disk or a slower processor changes ratios too: pgbench mostly waits, and we mostly compute.
+    """
+    others = sorted({floor.processor or "an unknown processor" for floor in floors} - {processor})
+    if not others:
+        return None
+    return (
+        f"The floors were reached on {', '.join(others)}; this is {processor}, where ratios differ."
+        " `make bench` writes down what is reached here."
+    )
 
 
 def _number(figure: object) -> float:

@@ -83,7 +83,7 @@ def describe_machine(directory: Path, wrk: str) -> Machine:
     work_p99, work_worst = _slowness()
     servers = describe_servers(directory)
     return Machine(
-        processor=_processor(),
+        processor=this_processor(),
         cores=len(os.sched_getaffinity(0)),
         memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         load_average_before=round(load_average, 2),
@@ -98,6 +98,16 @@ def describe_machine(directory: Path, wrk: str) -> Machine:
         work_p99=round(work_p99, 1),
         work_worst=round(work_worst, 1),
     )
+
+
+def this_processor() -> str:
+    """The processor's name for itself; its architecture where it has none."""
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def describe_servers(directory: Path) -> Servers:
@@ -192,12 +202,3 @@ def _slowness() -> tuple[float, float]:
         samples.append(time.perf_counter() - started)
     median = statistics.median(samples)
     return statistics.quantiles(samples, n=100)[98] / median, max(samples) / median
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()

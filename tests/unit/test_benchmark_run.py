@@ -10,7 +10,7 @@ import pytest
 from bench import report
 from bench.__main__ import duration, exit_status, main, measure_all
 from bench.catalogue import MEASURES, QUICK, Measure
-from bench.floors import FLOORED, SHARE, Floor, floors_of
+from bench.floors import FLOORED, SHARE, Floor, caution, floors_of
 from bench.options import QUICK as QUICK_OPTIONS
 from bench.options import Options
 from bench.outcome import Outcome
@@ -18,7 +18,7 @@ from bench.processes import BenchmarkError
 from bench.record import Record
 from tests.unit.test_benchmark_record import FIRST, ORDER, first_record, outcome
 
-FLOOR = Floor(measure="drain", figure="share", written=0.02)
+FLOOR = Floor(measure="drain", figure="share", written=0.02, processor="a quick one")
 
 
 def drained(share: object) -> dict[str, Outcome]:
@@ -155,10 +155,13 @@ def test_a_quick_run_fails_where_a_floor_is_not_held_and_writes_nothing(
     figures["drain"]["share_of_copy"] = share * floors_of(report.read(), ["drain"])[0].written
     before = bench.documents()
     bench.monkeypatch.setattr("bench.__main__.describe_servers", lambda directory: None)
+    bench.monkeypatch.setattr("bench.__main__.this_processor", lambda: "another one")
     measured = {name: replace(outcome(name), figures=figures[name]) for name in QUICK}
     assert bench.run("--quick", **measured) == status
     assert (bench.documents(), bench.renewed) == (before, [])
-    assert ("UNDER ITS FLOOR" in capsys.readouterr().out) == bool(status)
+    told = capsys.readouterr().out
+    assert ("UNDER ITS FLOOR" in told) == bool(status)
+    assert "; this is another one, where ratios differ." in told
 
 
 def test_a_floor_is_a_share_of_what_was_reached() -> None:
@@ -174,6 +177,18 @@ def test_a_floor_says_what_it_is_and_what_was_reached() -> None:
     assert FLOOR.verdict({}) == "drain, share: not measured (floor 0.01, 70% of 0.02)"
 
 
+def test_where_floors_come_from_another_processor_it_is_said() -> None:
+    unknown = replace(FLOOR, processor=None)
+    assert caution([FLOOR], "a quick one") is None
+    assert caution([FLOOR, FLOOR], "a slow one") == (
+        "The floors were reached on a quick one; this is a slow one, where ratios differ."
+        " `make bench` writes down what is reached here."
+    )
+    told = caution([FLOOR, unknown], "a quick one")
+    assert told is not None
+    assert "reached on an unknown processor; this is a quick one" in told
+
+
 def test_the_floors_are_taken_from_the_figures_that_are_written_down() -> None:
     record = report.read()
     assert record is not None
@@ -183,6 +198,8 @@ def test_the_floors_are_taken_from_the_figures_that_are_written_down() -> None:
         floor.written == record.entries[floor.measure].outcome.figures[floor.figure] for floor in floors
     )
     assert all(floor.least > 0 for floor in floors)
+    machines = [record.entries[floor.measure].occasion.machine for floor in floors]
+    assert [floor.processor for floor in floors] == [machine and machine.processor for machine in machines]
 
 
 def test_floors_are_asked_only_of_what_is_measured() -> None:
