@@ -336,7 +336,7 @@ def test_the_keyboard_is_enough(
     expect(page.get_by_role("heading", name="Your booking is cancelled")).to_be_focused()
 
 
-# What the locators of Playwright bring into a page first is too much for two hundred of them.
+# Playwright's locators bring their own code into a page first, which is too much for two hundred of them.
 BUY = """(user) => {
     if (!shown("view-buy")) return null;
     element("user").value = user;
@@ -352,7 +352,7 @@ def in_page(page: Page, script: str, argument: str | None = None) -> str:
     found: str = page.evaluate(
         f"""async (argument) => {{
             const element = (id) => document.getElementById(id);
-            const shown = (id) => (element(id).checkVisibility() ? element(id).textContent : null);
+            const shown = (id) => (element(id)?.checkVisibility() ? element(id).textContent : null);
             const look = {script};
             const end = Date.now() + {IN_PAGE_MS_MAX};
             while (Date.now() < end) {{
