@@ -46,13 +46,17 @@ class Boundaries:
         self.names: list[str] = []
         self.watching = False
         self._action = action
+        self._counting = threading.Lock()
 
     def cut_at(self, name: str) -> bool:
         """Pass a boundary; whether the connection is to be cut there."""
         if not self.watching:
             return False
-        self.names.append(name)
-        return self._action(len(self.names) - 1, name)
+        # Threads pass them at the same time; each number has to be somebody's.
+        with self._counting:
+            number = len(self.names)
+            self.names.append(name)
+        return self._action(number, name)
 
 
 def no_action(_number: int, _name: str) -> bool:
