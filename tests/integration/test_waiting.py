@@ -16,6 +16,7 @@ import redis
 from shared import limits
 from shared.database.engine import Database
 from shared.metrics import ENQUEUE_SECONDS
+from shared.records import EventRecord
 from shared.settings import Settings
 from tests.builders import create_event, outcomes_in_ledger, own_client, wait_until
 from tests.conftest import StartWorker
@@ -39,6 +40,13 @@ def book(api: httpx.Client, event_id: str, prefer: str, user_id: str = "ann") ->
             json={"user_id": user_id, "ticket_count": 1},
             headers={"Prefer": prefer},
         )
+
+
+def known_event(api: Serving, database: Database) -> EventRecord:
+    """An event that Redis knows: where it does not, who books lets go of their slot until it is found."""
+    event = create_event(database)
+    assert api.client.get(f"/events/{event.id}").status_code == 200
+    return event
 
 
 def hanging_up(address: tuple[str, int], request: str, body: bytes = b"") -> closing[socket.socket]:
@@ -89,8 +97,7 @@ def test_a_waiter_that_hangs_up_is_forgotten_and_its_command_is_not(
 def test_who_hangs_up_while_redis_has_the_command_is_not_waited_for(
     served: Serving, database: Database, redis_client: redis.Redis
 ) -> None:
-    event = create_event(database)
-    assert served.client.get(f"/events/{event.id}").status_code == 200
+    event = known_event(served, database)
     redis_client.client_pause(60_000, all=False)
     try:
         with hanging_up(served.address, f"POST /events/{event.id}/bookings", BODY):
@@ -106,8 +113,7 @@ def test_who_hangs_up_while_redis_has_the_command_is_not_waited_for(
 def test_who_hangs_up_while_the_result_is_waited_for_is_not_waited_for(
     served: Serving, database: Database
 ) -> None:
-    event = create_event(database)
-    assert served.client.get(f"/events/{event.id}").status_code == 200
+    event = known_event(served, database)
     accepted = enqueued()
     with hanging_up(served.address, f"POST /events/{event.id}/bookings", BODY):
         wait_until(lambda: enqueued() == accepted + 1)
@@ -138,9 +144,7 @@ def test_respond_async_is_answered_at_once_and_with_wait_after_it(
 def test_past_the_bound_a_submit_is_accepted_and_answered_at_once_and_a_question_is_refused(
     served: Serving, database: Database, start_worker: StartWorker
 ) -> None:
-    event = create_event(database)
-    # Who books at an event that Redis does not know yet lets go of his slot for a moment.
-    assert served.client.get(f"/events/{event.id}").status_code == 200
+    event = known_event(served, database)
     with ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(book, served.client, event.id, "wait=20", f"user{i}") for i in range(2)]
         wait_until(lambda: served.context.waiters.taken == 2)
